@@ -1,0 +1,350 @@
+"""The manifest: a JSON file beside every model file that says what the file is and how to feed it.
+
+The format is specified in `docs/formats/engine.md`. `edgeface models fetch` and `edgeface build` write manifests,
+`load_engine` reads them; the SDK needs nothing else to run a model, no recipe and no ONNX parser.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from edgeface.errors import ModelIntegrityError, ModelNotFoundError, RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FORMAT = "edgeface-engine"
+VERSION = 1
+
+Kind = Literal["detector", "embedder"]
+Precision = Literal["fp32", "fp16", "mixed", "int8"]
+
+#: Five points of a 112x112 crop in which faces stand for ArcFace-style embedders, (x, y) in pixels: eyes, nose
+#: tip, corners of the mouth, viewer's left first. Source: Deng et al., ArcFace (2019), reference implementation.
+ARCFACE_112 = (
+    (38.2946, 51.6963),
+    (73.5318, 51.5014),
+    (56.0252, 71.7366),
+    (41.5493, 92.3655),
+    (70.7299, 92.2041),
+)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels become the network's input: ``(pixel - mean) / std`` per channel, planes in `color` order.
+
+    Attributes:
+        color: order of the channels, ``rgb`` or ``bgr``.
+        mean, std: three numbers each in that order, in grey levels 0 to 255.
+    """
+
+    color: Literal["rgb", "bgr"] = "rgb"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold and what it costs: impostor pairs reach `similarity` at the false match rate `fmr`.
+
+    Attributes:
+        fmr: false match rate of one comparison (ISO/IEC 19795-1).
+        similarity: the threshold.
+        tar: true accept rate there (1 - FNMR).
+    """
+
+    fmr: float
+    similarity: float
+    tar: float
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Measured operating points of an embedder, falling `fmr`, with where they come from.
+
+    Attributes:
+        origin: data set, number of pairs and pipeline of the measurement, for people to read.
+        impostor_pairs: number of pairs behind it: no rate below ten over this number is supported.
+        points: operating points with falling `fmr` and rising `similarity`.
+    """
+
+    origin: str
+    impostor_pairs: int
+    points: tuple[OperatingPoint, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model file is. See `docs/formats/engine.md` for every key.
+
+    Attributes:
+        name: name of the recipe, such as ``sface``.
+        model_id: names network, weights and precision; templates of different ids are never compared.
+        file: name of the model file, in the manifest's folder.
+        sha256, size: checksum and length in bytes of that file.
+        kind: ``detector`` or ``embedder``.
+        precision: what the file computes in.
+        runtime: ``onnxruntime``, ``tensorrt`` or ``tensorrt-rtx``: what can run the file.
+        licence, source: of the weights, for people to read.
+        input_name, input_size: (height, width); None is a size chosen per run, a multiple of 32.
+        max_batch: the largest batch; None is any.
+        preprocessing: see there.
+        outputs: names of the network's outputs by meaning; a detector's are ``cls_8``, ``obj_8``, ``bbox_8``,
+            ``kps_8`` and so on per stride, an embedder's ``embedding``.
+        head: the meaning of a detector's outputs, such as ``yunet``; empty for an embedder.
+        dimension: length of an embedding; 0 for a detector.
+        template: five points of the aligned crop as (x, y) pixels; empty for a detector.
+        thresholds: measured operating points, or None.
+        build: what `edgeface build` adds: versions, hashes, accuracy, timings. Readers ignore what they do not know.
+    """
+
+    name: str
+    model_id: str
+    file: str
+    sha256: str
+    size: int
+    kind: Kind
+    precision: Precision
+    runtime: str
+    licence: str
+    source: str
+    input_name: str
+    input_size: tuple[int, int] | None
+    max_batch: int | None
+    preprocessing: Preprocessing
+    outputs: Mapping[str, str]
+    head: str = ""
+    dimension: int = 0
+    template: tuple[tuple[float, float], ...] = ()
+    thresholds: Thresholds | None = None
+    build: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The manifest's text: sorted keys, two spaces, a final newline."""
+        document = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def manifest_path(model: Path) -> Path:
+    """Where the manifest of a model file stands: the same name with ``.json`` after it."""
+    return model.with_name(model.name + ".json")
+
+
+def read_manifest(model: Path) -> Manifest:
+    """Read and check the manifest of the model file `model`; the model file itself is not read.
+
+    Raises:
+        ModelNotFoundError: there is no manifest.
+        RecipeError: it is not a manifest, is of a newer version, or a key is missing or malformed.
+    """
+    path = manifest_path(model)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ModelNotFoundError(
+            f"{path}: no manifest beside the model; `edgeface models fetch RECIPE` and `edgeface build` write one"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot read the manifest: {error}") from error
+    return parse_manifest(text, where=str(path))
+
+
+def parse_manifest(text: str, *, where: str) -> Manifest:
+    """Check a manifest's text. `where` names it in messages. Raises RecipeError."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{where}: not JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise RecipeError(f'{where}: not an edgeface manifest (expected "format": "{FORMAT}")')
+    if document.get("version") != VERSION:
+        raise RecipeError(
+            f"{where}: manifest version {document.get('version')!r}, this edgeface reads {VERSION}; "
+            "rebuild the engine or update edgeface"
+        )
+    read = Reader(document, where)
+    kind = read.choice("kind", ("detector", "embedder"))
+    size = document.get("input_size")
+    manifest = Manifest(
+        name=read.text("name"),
+        model_id=read.text("model_id"),
+        file=read.file_name("file"),
+        sha256=read.sha256("sha256"),
+        size=read.integer("size", low=1),
+        kind=cast("Kind", kind),
+        precision=cast("Precision", read.choice("precision", ("fp32", "fp16", "mixed", "int8"))),
+        runtime=read.choice("runtime", ("onnxruntime", "tensorrt", "tensorrt-rtx")),
+        licence=read.text("licence"),
+        source=read.text("source"),
+        input_name=read.text("input_name"),
+        input_size=None if size is None else read.size("input_size"),
+        max_batch=None if document.get("max_batch") is None else read.integer("max_batch", low=1, high=1 << 16),
+        preprocessing=parse_preprocessing(read.table("preprocessing")),
+        outputs=read.strings("outputs"),
+        head=read.text("head", empty=kind == "embedder"),
+        dimension=read.integer("dimension", low=0 if kind == "detector" else 2, high=1 << 14),
+        template=read.points("template", 0 if kind == "detector" else 5),
+        thresholds=None
+        if document.get("thresholds") is None
+        else parse_thresholds(read.table("thresholds")),
+        build=document.get("build") if isinstance(document.get("build"), dict) else {},
+    )
+    if kind == "embedder" and (manifest.input_size is None or "embedding" not in manifest.outputs):
+        raise RecipeError(f"{where}: an embedder needs a fixed input_size and an output named 'embedding'")
+    return manifest
+
+
+def parse_preprocessing(read: Reader) -> Preprocessing:
+    """Check the preprocessing table of a recipe or manifest."""
+    mean, std = read.triple("mean"), read.triple("std")
+    if min(abs(value) for value in std) < 1e-6:
+        raise RecipeError(f"{read.where}: std: expected numbers other than 0, got {std}")
+    color = read.choice("color", ("rgb", "bgr"))
+    return Preprocessing(cast("Literal['rgb', 'bgr']", color), mean, std)
+
+
+def parse_thresholds(read: Reader) -> Thresholds:
+    """Check the thresholds table of a recipe or manifest."""
+    rows = read.document.get("points")
+    if not isinstance(rows, list) or not rows:
+        raise RecipeError(f"{read.where}: points: expected a list of tables with fmr, similarity and tar")
+    points = []
+    for number, row in enumerate(rows):
+        one = Reader(row, f"{read.where}.points[{number}]")
+        points.append(
+            OperatingPoint(
+                fmr=one.number("fmr", 0.0, 1.0),
+                similarity=one.number("similarity", -1.0, 1.0),
+                tar=one.number("tar", 0.0, 1.0),
+            )
+        )
+    for before, after in zip(points, points[1:], strict=False):
+        if after.fmr >= before.fmr or after.similarity <= before.similarity:
+            raise RecipeError(f"{read.where}: points: expected falling fmr and rising similarity, got {before}, {after}")
+    return Thresholds(read.text("origin"), read.integer("impostor_pairs", low=1), tuple(points))
+
+
+def check_file(model: Path, manifest: Manifest) -> bytes:
+    """Read the model file once and hold it against its manifest.
+
+    Returns:
+        The file's bytes, so that what was checked is what runs.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelIntegrityError: its length or checksum is another.
+    """
+    try:
+        content = model.read_bytes()
+    except FileNotFoundError:
+        raise ModelNotFoundError(f"{model}: no such model file; its manifest is there, so fetch or build again") from None
+    except OSError as error:
+        raise ModelIntegrityError(f"{model}: cannot read the model file: {error}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != manifest.sha256:
+        raise ModelIntegrityError(
+            f"{model}: expected {manifest.size} bytes with sha256 {manifest.sha256}, "
+            f"got {len(content)} bytes with sha256 {digest}; fetch or build it again"
+        )
+    return content
+
+
+class Reader:
+    """Typed access to one table of a recipe or manifest, with errors that name the file and the key."""
+
+    def __init__(self, document: object, where: str) -> None:
+        if not isinstance(document, dict):
+            raise RecipeError(f"{where}: expected a table, got {type(document).__name__}")
+        self.document: dict[str, Any] = document
+        self.where = where
+
+    def _fail(self, key: str, expected: str) -> RecipeError:
+        got = repr(self.document[key])[:80] if key in self.document else "nothing"
+        return RecipeError(f"{self.where}: {key}: expected {expected}, got {got}")
+
+    def text(self, key: str, *, empty: bool = False) -> str:
+        value = self.document.get(key, "" if empty else None)
+        if not isinstance(value, str) or not (value or empty) or "\0" in value:
+            raise self._fail(key, "a text")
+        return value
+
+    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
+        value = self.document.get(key)
+        if not isinstance(value, str) or value not in allowed:
+            raise self._fail(key, "one of " + ", ".join(allowed))
+        return value
+
+    def file_name(self, key: str) -> str:
+        value = self.text(key)
+        if "/" in value or "\\" in value or value in (".", ".."):
+            raise self._fail(key, "a file name without folders")
+        return value
+
+    def sha256(self, key: str) -> str:
+        value = self.document.get(key)
+        if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
+            raise self._fail(key, "64 hexadecimal digits in lower case")
+        return value
+
+    def integer(self, key: str, *, low: int, high: int = 1 << 53) -> int:
+        value = self.document.get(key)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self._fail(key, f"a whole number from {low} to {high}")
+        return value
+
+    def number(self, key: str, low: float, high: float) -> float:
+        value = self.document.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise self._fail(key, f"a number from {low} to {high}")
+        return float(value)
+
+    def _numbers(self, key: str, value: object, count: int) -> tuple[float, ...]:
+        if (
+            not isinstance(value, (list, tuple))
+            or len(value) != count
+            or any(isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) for v in value)
+        ):
+            raise self._fail(key, f"{count} numbers")
+        return tuple(float(v) for v in value)
+
+    def triple(self, key: str) -> tuple[float, float, float]:
+        r, g, b = self._numbers(key, self.document.get(key), 3)
+        return r, g, b
+
+    def size(self, key: str) -> tuple[int, int]:
+        value = self.document.get(key)
+        height, width = self._numbers(key, value, 2)
+        if not (8 <= height <= 8192 and 8 <= width <= 8192 and height % 1 == 0 and width % 1 == 0):
+            raise self._fail(key, "height and width from 8 to 8192")
+        return int(height), int(width)
+
+    def points(self, key: str, count: int) -> tuple[tuple[float, float], ...]:
+        value = self.document.get(key, [])
+        if not isinstance(value, list) or len(value) != count:
+            raise self._fail(key, f"{count} points (x, y)")
+        pairs = [self._numbers(key, point, 2) for point in value]
+        return tuple((x, y) for x, y in pairs)
+
+    def strings(self, key: str) -> dict[str, str]:
+        value = self.document.get(key)
+        if not isinstance(value, dict) or not value or not all(isinstance(v, str) and v for v in value.values()):
+            raise self._fail(key, "a table of texts")
+        return dict(value)
+
+    def table(self, key: str) -> Reader:
+        return Reader(self.document.get(key), f"{self.where}.{key}")
+
+    def only(self, allowed: set[str]) -> None:
+        """Refuse keys that nobody would read: a misspelt option must not be silently ignored."""
+        unknown = sorted(set(self.document) - allowed)
+        if unknown:
+            raise RecipeError(f"{self.where}: unknown key {unknown[0]!r}; known are {', '.join(sorted(allowed))}")
+
+
+MANIFEST_KEYS = {"format", "version", *(f.name for f in fields(Manifest))}

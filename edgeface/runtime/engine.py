@@ -1,0 +1,86 @@
+"""The `Engine` protocol and `load_engine`: the only way in which the SDK runs a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from edgeface.errors import EngineIncompatibleError
+from edgeface.manifest import Manifest, check_file, read_manifest
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from edgeface.types import FloatArray
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A loaded network. Any object with these members serves, a user's own too.
+
+    Attributes:
+        manifest: what the network is and how to feed it.
+        description: runtime, its version and its device, such as ``onnxruntime 1.22 on CPU, 2 threads``.
+    """
+
+    manifest: Manifest
+    description: str
+
+    def run(self, tensor: FloatArray) -> Mapping[str, FloatArray]:
+        """Run the network once, from any thread.
+
+        Args:
+            tensor: (N, 3, H, W) float32, C-contiguous. N is at most ``manifest.max_batch``; H and W are the
+                manifest's ``input_size``, or any multiples of 32 where that is None.
+
+        Returns:
+            Outputs by the meaning that ``manifest.outputs`` gives them: float32 arrays that the caller owns.
+
+        Raises:
+            InputError: the tensor is not of that shape or dtype.
+            InferenceError: the runtime failed.
+            ClosedError: the engine was closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back memory and device. Closing twice is harmless."""
+        ...
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def load_engine(path: str | os.PathLike[str], *, threads: int | None = None) -> Engine:
+    """Load a model file by the manifest beside it.
+
+    Args:
+        path: the model file; its manifest is the same path with ``.json`` added.
+        threads: CPU threads of one run; None is all processors that this process may use, four at most.
+
+    Raises:
+        ModelNotFoundError: the file or its manifest is absent.
+        ModelIntegrityError: the file is not the one that the manifest describes.
+        RecipeError: the manifest is malformed.
+        EngineIncompatibleError: this machine cannot run it.
+        MissingDependencyError: the runtime's package is not installed.
+    """
+    file = Path(path)
+    manifest = read_manifest(file)
+    if file.name != manifest.file:
+        raise EngineIncompatibleError(
+            f"{file}: its manifest is for a file named {manifest.file!r}; move both files together"
+        )
+    if manifest.runtime == "onnxruntime":
+        from edgeface.runtime.onnxrt import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(check_file(file, manifest), manifest, threads=threads)
+    raise EngineIncompatibleError(
+        f"{file}: a {manifest.runtime} engine; this edgeface runs onnxruntime models only: "
+        "`edgeface models fetch` gets them"
+    )
