@@ -1,0 +1,55 @@
+"""Where edgeface keeps models on this machine, and how files get there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from edgeface.errors import ConfigurationError
+
+VARIABLE = "EDGEFACE_HOME"
+
+
+def home() -> Path:
+    """The folder of models and measurements: ``EDGEFACE_HOME``, else the user's cache folder. It may not exist yet."""
+    chosen = os.environ.get(VARIABLE)
+    if chosen is not None:
+        if not chosen or "\0" in chosen:
+            raise ConfigurationError(f"{VARIABLE} is set but is no path: {chosen!r}; unset it or give a folder")
+        return Path(chosen).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("edgeface", appauthor=False))
+
+
+def model_path(name: str, precision: str = "fp32") -> Path:
+    """The model file of the recipe `name` at `precision`; it may not exist yet."""
+    return home() / "models" / f"{name}.{precision}.onnx"
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a file so that a reader, or a machine that lost power, sees the old file or the whole new one.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full; the old file, if any, is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
