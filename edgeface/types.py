@@ -99,6 +99,17 @@ class Faces:
             index = np.array([index])
         return Faces(self.boxes[index], self.scores[index], self.landmarks[index])
 
+    def subject(self, height: int, width: int) -> Faces:
+        """The face that a portrait of (height, width) px is of, as `Faces` of length one; empty when there is none.
+
+        Large and near the middle wins: area less twice the squared distance of the centres.
+        """
+        if len(self) < 2:
+            return self
+        area = np.prod(self.sizes, axis=1)
+        offset = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2 - np.array([width / 2, height / 2], np.float32)
+        return self[int(np.argmax(area - 2 * (offset**2).sum(axis=1)))]
+
     @property
     def sizes(self) -> FloatArray:
         """(N, 2) float32: height and width of each box in pixels."""
@@ -172,3 +183,20 @@ class Recognition:
             raise InputError(f"Recognition: decision {self.decision} with name {self.name!r}")
         _hold(self, "box", (4,), np.float32)
         _hold(self, "landmarks", (5, 2), np.float32)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether two photographs show one person.
+
+    Attributes:
+        match: `similarity` reaches `threshold`.
+        similarity: cosine of the two embeddings.
+        threshold: the similarity from which on it is a match.
+        fmr: false match rate of one comparison at that threshold; None where the caller chose the threshold.
+    """
+
+    match: bool
+    similarity: float
+    threshold: float
+    fmr: float | None

@@ -1,0 +1,41 @@
+"""Faces cut out of a frame, turned and scaled so that their five points lie where the embedder expects them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeface import kernels
+from edgeface.errors import InputError
+from edgeface.frames import check_frame, check_landmarks
+from edgeface.manifest import ARCFACE_112
+
+if TYPE_CHECKING:
+    from edgeface.types import ByteArray
+
+
+def align_faces(frame: Any, landmarks: Any, *, size_px: int = 112) -> ByteArray:
+    """Cut faces out of a frame by the least-squares similarity transform to the ArcFace template.
+
+    Args:
+        frame: (H, W, 3) uint8 BGR.
+        landmarks: (N, 5, 2) or (5, 2), (x, y) pixels of the frame, in the order of `Faces.landmarks`.
+        size_px: side of the crops; the template of 112 px is scaled to it.
+
+    Returns:
+        (N, size_px, size_px, 3) uint8 BGR crops; black where they reach outside the frame.
+
+    Raises:
+        InputError: not a frame, or points that are not finite or of another shape.
+
+    Source: S. Umeyama, Least-squares estimation of transformation parameters between two point patterns (1991).
+    """
+    if not 16 <= size_px <= 1024:
+        raise InputError(f"size_px: expected 16 to 1024, got {size_px!r}")
+    points = check_landmarks(landmarks)
+    template = np.array(ARCFACE_112, np.float32) * np.float32(size_px / 112)
+    crops = np.empty((len(points), size_px, size_px, 3), np.uint8)
+    tensor = np.empty((len(points), 3, size_px, size_px), np.float32)
+    kernels.align(check_frame(frame), points, template, tensor, crops=crops)
+    return crops

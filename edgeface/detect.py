@@ -1,0 +1,118 @@
+"""Faces in a frame: letterbox, run the detector, decode, back to pixels of the frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeface import kernels
+from edgeface.errors import ConfigurationError, InputError
+from edgeface.frames import check_frame
+from edgeface.types import Faces
+
+if TYPE_CHECKING:
+    from edgeface.runtime.engine import Engine
+
+GRID = 32  # the coarsest stride of the heads: the network's sides are multiples of it
+DECODERS = {"yunet": kernels.decode_yunet, "scrfd": kernels.decode_scrfd}
+
+
+class Detector:
+    """Finds faces with five points. Safe to call from several threads; closing it leaves the engine open.
+
+    A frame is never enlarged: one whose longer side exceeds `max_side_px` is shrunk to it, and the network runs at
+    the frame's own aspect ratio, padded on the right and below to multiples of 32. An engine of fixed input size
+    gets every frame letterboxed into that size instead.
+
+    Args:
+        engine: of a manifest with kind ``detector``.
+        max_side_px: longest side at which the network runs. Time grows with its square; a face should keep
+            about 12 px there.
+        min_score: faces of lower confidence (0 to 1) are dropped. 0.7 keeps the precision of YuNet's authors'
+            demonstration (0.9 there) on blurred and turned faces; lower finds more and errs more.
+        max_overlap: of two boxes whose intersection over union is larger, the one of lower score is dropped.
+        max_faces: the faces of highest score are kept.
+
+    Raises:
+        InputError: an option is out of range.
+        ConfigurationError: the engine is not a detector.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_side_px: int = 640,
+        min_score: float = 0.7,
+        max_overlap: float = 0.3,
+        max_faces: int = 100,
+    ) -> None:
+        manifest = engine.manifest
+        if manifest.kind != "detector" or manifest.head not in DECODERS:
+            raise ConfigurationError(
+                f"{manifest.name}: expected a detector with head {' or '.join(DECODERS)}, "
+                f"got kind {manifest.kind!r}, head {manifest.head!r}"
+            )
+        if not GRID <= max_side_px <= 8192:
+            raise InputError(f"max_side_px: expected {GRID} to 8192, got {max_side_px!r}")
+        for name, value in (("min_score", min_score), ("max_overlap", max_overlap)):
+            if not 0.0 < value < 1.0:
+                raise InputError(f"{name}: expected a number between 0 and 1, got {value!r}")
+        if max_faces < 1:
+            raise InputError(f"max_faces: expected at least 1, got {max_faces!r}")
+        self.engine = engine
+        self.max_side_px = max_side_px // GRID * GRID
+        self.min_score = min_score
+        self.max_overlap = max_overlap
+        self.max_faces = max_faces
+
+    def detect(self, frame: Any) -> Faces:
+        """Find the faces of one frame.
+
+        Args:
+            frame: (H, W, 3) uint8 BGR, sides of 32 to 8192 px.
+
+        Returns:
+            Faces in pixels of the frame, best score first; none is an empty result.
+
+        Raises:
+            InputError: not a frame. InferenceError: the runtime failed. ClosedError: the engine was closed.
+        """
+        frame = check_frame(frame)
+        resized, canvas = self._geometry(frame.shape[0], frame.shape[1])
+        manifest = self.engine.manifest
+        tensor = np.empty((1, 3, *canvas), np.float32)
+        kernels.letterbox(
+            frame,
+            tensor[0],
+            resized=resized,
+            color=manifest.preprocessing.color,
+            mean=manifest.preprocessing.mean,
+            std=manifest.preprocessing.std,
+        )
+        boxes, scores, landmarks = DECODERS[manifest.head](
+            self.engine.run(tensor),
+            size=canvas,
+            score_threshold=self.min_score,
+            nms_iou=self.max_overlap,
+            max_faces=self.max_faces,
+        )
+        # Centres of pixels map to centres of pixels: x_frame + 0.5 = (x_network + 0.5) * ratio.
+        ratio = np.array([frame.shape[1] / resized[1], frame.shape[0] / resized[0]], np.float32)
+        shift = (ratio - 1) / 2
+        return Faces(
+            boxes * np.tile(ratio, 2) + np.tile(shift, 2),
+            scores,
+            landmarks * ratio + shift,
+        )
+
+    def _geometry(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Sizes (height, width) of the picture inside the network's input, and of that input."""
+        fixed = self.engine.manifest.input_size
+        room = fixed or (self.max_side_px, self.max_side_px)
+        shrink = min(1.0, room[0] / height, room[1] / width)
+        resized = (max(1, round(height * shrink)), max(1, round(width * shrink)))
+        if fixed is not None:
+            return resized, fixed
+        return resized, (-(-resized[0] // GRID) * GRID, -(-resized[1] // GRID) * GRID)

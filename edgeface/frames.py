@@ -1,0 +1,70 @@
+"""What a frame is, and what landmarks are: the one check of every picture and point that enters the SDK."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeface.errors import InputError
+
+if TYPE_CHECKING:
+    from edgeface.types import ByteArray, FloatArray
+
+MIN_PX = 32
+MAX_PX = 8192  # 8K video is 7680 wide
+EXPECTED = f"a (height, width, 3) uint8 BGR array with sides of {MIN_PX} to {MAX_PX} px"
+
+
+def check_frame(frame: Any) -> ByteArray:
+    """Accept a frame, or say what was expected.
+
+    Any strides and read-only arrays are accepted. A frame whose pixels do not lie together in memory (every second
+    column, say, or channels reversed by a negative stride) is copied once.
+
+    Args:
+        frame: (H, W, 3) uint8 BGR.
+
+    Returns:
+        The frame, or a copy with contiguous rows.
+
+    Raises:
+        InputError: anything else; the message names what was expected and got, and the usual mend.
+    """
+    if not isinstance(frame, np.ndarray):
+        hint = "; cv2.imread returns None for a file that it cannot read" if frame is None else ""
+        raise InputError(f"frame: expected {EXPECTED}, got {type(frame).__name__}{hint}")
+    got = f"shape {frame.shape}, dtype {frame.dtype}"
+    if frame.dtype != np.uint8:
+        hint = "; scale to 0..255 and convert with .astype(np.uint8)" if frame.dtype.kind == "f" else ""
+        raise InputError(f"frame: expected {EXPECTED}, got {got}{hint}")
+    if frame.ndim != 3 or frame.shape[2] != 3:
+        hint = ""
+        if frame.ndim == 2:
+            hint = "; for a grey picture use cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
+        elif frame.ndim == 3 and frame.shape[2] == 4:
+            hint = "; drop the alpha channel with frame[:, :, :3]"
+        elif frame.ndim == 4:
+            hint = "; give one frame at a time"
+        raise InputError(f"frame: expected {EXPECTED}, got {got}{hint}")
+    height, width = frame.shape[:2]
+    if not (MIN_PX <= height <= MAX_PX and MIN_PX <= width <= MAX_PX):
+        raise InputError(f"frame: expected {EXPECTED}, got {got}")
+    if frame.strides[2] != 1 or frame.strides[1] != 3 or frame.strides[0] < 0:
+        return np.ascontiguousarray(frame)
+    return frame
+
+
+def check_landmarks(landmarks: Any) -> FloatArray:
+    """(N, 5, 2) float32 points from any array of that shape, or of one face's. Raises InputError."""
+    try:
+        points = np.ascontiguousarray(landmarks, np.float32)
+    except (TypeError, ValueError):
+        raise InputError(f"landmarks: expected an (N, 5, 2) array, got {type(landmarks).__name__}") from None
+    if points.shape == (5, 2):
+        points = points[np.newaxis]
+    if points.ndim != 3 or points.shape[1:] != (5, 2):
+        raise InputError(f"landmarks: expected shape (N, 5, 2) or (5, 2), got {points.shape}")
+    if not np.isfinite(points).all():
+        raise InputError("landmarks: expected finite pixels, got NaN or infinity")
+    return points

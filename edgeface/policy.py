@@ -1,0 +1,120 @@
+"""From similarities to decisions: thresholds are stated as error rates, never as bare numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeface.errors import ConfigurationError, InputError
+from edgeface.types import Decision
+
+if TYPE_CHECKING:
+    from edgeface.manifest import Manifest, Thresholds
+    from edgeface.types import Matches
+
+DEFAULT_FMR = 1e-4  # one false match in 10,000 comparisons of two different people
+PAIRS_PER_RATE = 10  # a rate needs at least this many expected false matches behind it
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When a similarity is a match.
+
+    Attributes:
+        threshold: similarity from which on a comparison is a match.
+        margin: the best two people must be at least this far apart; nearer is ``ambiguous``.
+        fmr: false match rate of one comparison at `threshold`; None where the caller gave the threshold.
+        origin: where the rate was measured, or that the caller chose the threshold.
+    """
+
+    threshold: float
+    margin: float
+    fmr: float | None
+    origin: str
+
+    def decide(self, matches: Matches) -> Decision:
+        """``match``, ``unknown`` or ``ambiguous`` for the nearest people of one probe."""
+        if len(matches) == 0 or float(matches.similarities[0]) < self.threshold:
+            return Decision.UNKNOWN
+        return Decision.AMBIGUOUS if matches.margin < self.margin else Decision.MATCH
+
+
+def make_policy(
+    manifest: Manifest,
+    *,
+    fmr: float | None = None,
+    threshold: float | None = None,
+    margin: float | None = None,
+) -> Policy:
+    """The policy for an embedder: from a stated false match rate, or from the caller's own threshold.
+
+    The default margin is the similarity that lies between the asked rate and one ten times as high, in the embedder's
+    measured table: evidence for the best person that is less than ten times as strong as for the next is ambiguous.
+
+    Args:
+        manifest: of the embedder, with its measured operating points.
+        fmr: false match rate of one comparison (ISO/IEC 19795-1); 1e-4 unless told. Against N enrolled people the
+            false positive identification rate is about N times as high.
+        threshold: a similarity instead of a rate.
+        margin: a similarity instead of the default margin.
+
+    Raises:
+        InputError: an option is out of range, or both `fmr` and `threshold` are given.
+        ConfigurationError: the embedder has no measured table, or the table does not support that rate.
+    """
+    if fmr is not None and threshold is not None:
+        raise InputError("fmr, threshold: expected one of them, got both")
+    if margin is not None and not 0.0 <= margin <= 2.0:
+        raise InputError(f"margin: expected a difference of similarities from 0 to 2, got {margin!r}")
+    if threshold is not None:
+        if not -1.0 <= threshold <= 1.0:
+            raise InputError(f"threshold: expected a similarity from -1 to 1, got {threshold!r}")
+        table = manifest.thresholds
+        return Policy(threshold, _margin(table, threshold) if margin is None else margin, None, "chosen by the caller")
+    fmr = DEFAULT_FMR if fmr is None else fmr
+    if not 0.0 < fmr < 1.0:
+        raise InputError(f"fmr: expected a rate between 0 and 1, got {fmr!r}")
+    if manifest.thresholds is None:
+        raise ConfigurationError(
+            f"{manifest.name}: no measured operating points, so no threshold follows from a rate; measure them with "
+            "`edgeface eval pairs`, put them under [thresholds] in the recipe, or give threshold="
+        )
+    similarity = threshold_at(manifest.thresholds, fmr, manifest.name)
+    return Policy(
+        similarity,
+        _margin(manifest.thresholds, similarity) if margin is None else margin,
+        fmr,
+        manifest.thresholds.origin,
+    )
+
+
+def threshold_at(table: Thresholds, fmr: float, name: str) -> float:
+    """The similarity at a rate, linear in log10(rate) between measured points; never an extrapolation."""
+    points = table.points
+    highest, lowest = points[0].fmr, max(points[-1].fmr, PAIRS_PER_RATE / table.impostor_pairs)
+    # A rate that was computed, such as 10 ** -3, may miss the table's end by a rounding error.
+    if not lowest * (1 - 1e-9) <= fmr <= highest * (1 + 1e-9):
+        raise ConfigurationError(
+            f"{name}: a false match rate of {fmr:g} is not supported: it was measured from {lowest:g} to {highest:g} "
+            f"({table.impostor_pairs} impostor pairs of {table.origin})"
+        )
+    return _interpolate([(-math.log10(p.fmr), p.similarity) for p in points], -math.log10(fmr))
+
+
+def _margin(table: Thresholds | None, similarity: float) -> float:
+    """Similarity worth a factor of ten in the false match rate, around a threshold; 0 without a table."""
+    if table is None or len(table.points) < 2:
+        return 0.0
+    points = table.points
+    pairs = list(zip(points, points[1:], strict=False))
+    # The measured step that ends at the threshold or next above it; beyond the table, its last one.
+    low, high = next((pair for pair in pairs if similarity <= pair[1].similarity + 1e-9), pairs[-1])
+    return (high.similarity - low.similarity) / (math.log10(low.fmr) - math.log10(high.fmr))
+
+
+def _interpolate(points: list[tuple[float, float]], x: float) -> float:
+    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        if x <= x1:
+            return y0 + (y1 - y0) * max(0.0, x - x0) / (x1 - x0)
+    return points[-1][1]

@@ -1,0 +1,224 @@
+"""`FaceRecognizer`: wiring only, and the one place that knows the order of the steps."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeface.detect import Detector
+from edgeface.embed import Embedder
+from edgeface.errors import ConfigurationError, EnrolmentError, InputError, ModelNotFoundError
+from edgeface.gallery import Gallery
+from edgeface.home import model_path
+from edgeface.policy import Policy, make_policy
+from edgeface.runtime.engine import load_engine
+from edgeface.types import Decision, Recognition, Verification
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import MutableMapping, Sequence
+    from types import TracebackType
+
+    from edgeface.gallery import Person
+    from edgeface.runtime.engine import Engine
+    from edgeface.types import Faces, FloatArray
+
+NEAREST_PEOPLE = 5
+
+
+class FaceRecognizer:
+    """Photo in, name out: detect, align, embed, search the gallery, decide. Safe to call from several threads.
+
+    `FaceRecognizer.open` builds one from the default models. The constructor takes ready parts; closing the recogniser
+    closes only what `open` made.
+
+    Attributes:
+        detector, embedder, gallery, policy: the parts, for callers who need one step alone.
+    """
+
+    def __init__(self, detector: Detector, embedder: Embedder, gallery: Gallery, policy: Policy) -> None:
+        if gallery.model_id != embedder.model_id:
+            raise ConfigurationError(
+                f"the gallery holds templates of {gallery.model_id}, the embedder makes those of {embedder.model_id}"
+            )
+        self.detector = detector
+        self.embedder = embedder
+        self.gallery = gallery
+        self.policy = policy
+        self._owned = ExitStack()
+
+    @classmethod
+    def open(
+        cls,
+        gallery: str | os.PathLike[str],
+        *,
+        detector: str | os.PathLike[str] = "yunet",
+        embedder: str | os.PathLike[str] = "sface",
+        precision: str = "fp32",
+        fmr: float | None = None,
+        threshold: float | None = None,
+        margin: float | None = None,
+        max_side_px: int = 640,
+        threads: int | None = None,
+    ) -> FaceRecognizer:
+        """Open a gallery file, made when absent, with models from the model folder.
+
+        Args:
+            gallery: path of the gallery file.
+            detector, embedder: a recipe's name, or the path of a model file with its manifest beside it.
+            precision: of models given by name: ``fp32`` as fetched, or another that `edgeface build` made.
+            fmr: false match rate of one comparison that the threshold shall keep; 1e-4 unless told. The rate and
+                where it was measured are on `policy`.
+            threshold, margin: similarities instead of the measured ones.
+            max_side_px: longest side at which the detector runs.
+            threads: CPU threads of one network run.
+
+        Raises:
+            ModelNotFoundError: a model is not in the model folder; `edgeface models fetch` brings it.
+            GalleryMismatchError: the gallery was filled with another embedder.
+            Also all errors of `load_engine`, `Gallery.open` and `make_policy`.
+        """
+        with ExitStack() as owned:
+            detecting = owned.enter_context(_load(detector, precision, threads))
+            embedding = owned.enter_context(_load(embedder, precision, threads))
+            policy = make_policy(embedding.manifest, fmr=fmr, threshold=threshold, margin=margin)
+            embed = Embedder(embedding)
+            people = owned.enter_context(
+                Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension)
+            )
+            made = cls(Detector(detecting, max_side_px=max_side_px), embed, people, policy)
+            made._owned = owned.pop_all()
+            return made
+
+    def recognize(self, frame: Any, *, stages_ms: MutableMapping[str, float] | None = None) -> list[Recognition]:
+        """Say who is in a frame.
+
+        Args:
+            frame: (H, W, 3) uint8 BGR, sides of 32 to 8192 px.
+            stages_ms: receives the milliseconds of ``detect``, ``align``, ``embed`` and ``search``.
+
+        Returns:
+            One `Recognition` a face, best detection score first; no face is an empty list.
+
+        Raises:
+            InputError: not a frame. InferenceError: a runtime failed. GalleryError: the gallery failed.
+            ClosedError: this recogniser was closed.
+        """
+        watch = Stopwatch(stages_ms)
+        faces = self.detector.detect(frame)
+        watch.lap("detect")
+        tensor = self.embedder.prepare(frame, faces.landmarks)
+        watch.lap("align")
+        embeddings = self.embedder.run(tensor)
+        watch.lap("embed")
+        found = self.gallery.search(embeddings, k=NEAREST_PEOPLE)
+        results = []
+        for index, matches in enumerate(found):
+            decision = self.policy.decide(matches)
+            named = decision is Decision.MATCH
+            results.append(
+                Recognition(
+                    name=matches.names[0] if named else None,
+                    person_id=int(matches.person_ids[0]) if named else None,
+                    decision=decision,
+                    similarity=float(matches.similarities[0]) if len(matches) else -1.0,
+                    margin=matches.margin,
+                    box=faces.boxes[index],
+                    score=float(faces.scores[index]),
+                    landmarks=faces.landmarks[index],
+                    matches=matches,
+                )
+            )
+        watch.lap("search")
+        return results
+
+    def enroll(self, name: str, photos: Any) -> Person:
+        """Enrol a person, or add templates to one who is enrolled. All photographs are taken, or none.
+
+        Args:
+            name: of the person.
+            photos: one (H, W, 3) uint8 BGR array, or a list of them, each with exactly one face.
+
+        Returns:
+            The person as the gallery now holds them, durably.
+
+        Raises:
+            EnrolmentError: a photograph has no face (reason ``no_face``) or several (``several_faces``).
+            InputError: not a photograph, or not a name.
+        """
+        pictures: Sequence[Any] = photos if isinstance(photos, (list, tuple)) else [photos]
+        if not pictures:
+            raise InputError("photos: expected at least one photograph, got an empty list")
+        templates = [self._enrolment_template(photo, number) for number, photo in enumerate(pictures, 1)]
+        return self.gallery.add(name, np.concatenate(templates))
+
+    def _enrolment_template(self, photo: Any, number: int) -> FloatArray:
+        faces = self.detector.detect(photo)
+        if len(faces) == 0:
+            raise EnrolmentError(f"photograph {number}: expected one face, got none", reason="no_face")
+        if len(faces) > 1:
+            raise EnrolmentError(
+                f"photograph {number}: expected one face, got {len(faces)}; crop it to the person",
+                reason="several_faces",
+            )
+        return self.embedder.embed(photo, faces.landmarks)
+
+    def verify(self, a: Any, b: Any) -> Verification:
+        """Compare the people of two photographs, without the gallery.
+
+        Args:
+            a, b: (H, W, 3) uint8 BGR. Of several faces the one that the picture is of counts: large, near the middle.
+
+        Raises:
+            InputError: not a photograph, or no face in it.
+        """
+        one, other = (self._subject(photo, which) for photo, which in ((a, "first"), (b, "second")))
+        similarity = float(self.embedder.embed(a, one.landmarks)[0] @ self.embedder.embed(b, other.landmarks)[0])
+        policy = self.policy
+        return Verification(similarity >= policy.threshold, similarity, policy.threshold, policy.fmr)
+
+    def _subject(self, photo: Any, which: str) -> Faces:
+        faces = self.detector.detect(photo)
+        if len(faces) == 0:
+            raise InputError(f"{which} photograph: expected a face, found none")
+        return faces.subject(photo.shape[0], photo.shape[1])
+
+    def close(self) -> None:
+        """Close the engines and the gallery that `open` made. Closing twice is harmless."""
+        self._owned.close()
+
+    def __enter__(self) -> FaceRecognizer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Stopwatch:
+    """Milliseconds between laps, written into a mapping when there is one."""
+
+    def __init__(self, stages_ms: MutableMapping[str, float] | None) -> None:
+        self._stages_ms = stages_ms
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        if self._stages_ms is not None:
+            self._stages_ms[stage] = (now - self._last) * 1e3
+        self._last = now
+
+
+def _load(model: str | os.PathLike[str], precision: str, threads: int | None) -> Engine:
+    """The engine of a recipe's name or of a model file."""
+    if not isinstance(model, str) or "/" in model or model.endswith(".onnx"):
+        return load_engine(model, threads=threads)
+    path = model_path(model, precision)
+    if not path.exists():
+        mend = f"edgeface models fetch {model}" if precision == "fp32" else f"edgeface build {model} --precision {precision}"
+        raise ModelNotFoundError(f"{path}: model {model!r} at precision {precision!r} is not there; run `{mend}`")
+    return load_engine(path, threads=threads)
