@@ -82,8 +82,8 @@ class FaceRecognizer:
             Also all errors of `load_engine`, `Gallery.open` and `make_policy`.
         """
         with ExitStack() as owned:
-            detecting = owned.enter_context(_load(detector, precision, threads))
-            embedding = owned.enter_context(_load(embedder, precision, threads))
+            detecting = owned.enter_context(load_model(detector, precision=precision, threads=threads))
+            embedding = owned.enter_context(load_model(embedder, precision=precision, threads=threads))
             policy = make_policy(embedding.manifest, fmr=fmr, threshold=threshold, margin=margin)
             embed = Embedder(embedding)
             people = owned.enter_context(
@@ -213,12 +213,18 @@ class Stopwatch:
         self._last = now
 
 
-def _load(model: str | os.PathLike[str], precision: str, threads: int | None) -> Engine:
-    """The engine of a recipe's name or of a model file."""
-    if not isinstance(model, str) or "/" in model or model.endswith(".onnx"):
+def load_model(model: str | os.PathLike[str], *, precision: str = "fp32", threads: int | None = None) -> Engine:
+    """The engine of a recipe's name, from the model folder, or of a model file.
+
+    Raises:
+        ModelNotFoundError: the model folder has none of that name; also all errors of `load_engine`.
+    """
+    if not isinstance(model, str) or "/" in model or "." in model:
         return load_engine(model, threads=threads)
     path = model_path(model, precision)
     if not path.exists():
-        mend = f"edgeface models fetch {model}" if precision == "fp32" else f"edgeface build {model} --precision {precision}"
-        raise ModelNotFoundError(f"{path}: model {model!r} at precision {precision!r} is not there; run `{mend}`")
+        mend = f"models fetch {model}" if precision == "fp32" else f"build {model} --precision {precision}"
+        raise ModelNotFoundError(
+            f"{path}: model {model!r} at precision {precision!r} is not there; run `edgeface {mend}`"
+        )
     return load_engine(path, threads=threads)

@@ -1,0 +1,77 @@
+"""`edgeface`: the command line. One module of this folder per subcommand, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+
+import click
+
+from edgeface.errors import EdgefaceError
+
+#: Subcommand -> one line of help. The module of the same name has a click command of the same name.
+COMMANDS = {
+    "demo": "Enrol people from photographs that come with edgeface and recognise them in others.",
+    "models": "List, fetch and check models.",
+    "detect": "Find the faces of photographs.",
+    "enroll": "Enrol a person from photographs.",
+    "identify": "Say who is in photographs.",
+    "verify": "Say whether two photographs show one person.",
+    "gallery": "Look after the people of a gallery.",
+    "eval": "Measure error rates on photographs of known people.",
+    "bench": "Measure speed against other libraries, correctness beside it.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a subcommand's module on use: `edgeface --help` must not wait for OpenCV."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"edgeface.tools.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edgeface")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is done, to standard error.")
+def cli(verbose: bool) -> None:
+    """Face recognition for Jetson-class boards.
+
+    Exit codes: 0 done, 1 the job failed, 2 wrong usage.
+    """
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+def main() -> None:
+    """Run the command line; an error of the library is one clear line and exit code 1."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:  # wrong usage: exit code 2
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        sys.stderr.close()
+        sys.exit(1)
+    except EdgefaceError as error:
+        click.echo(f"edgeface: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

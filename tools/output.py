@@ -1,0 +1,123 @@
+"""What every subcommand shares: tables or JSON on standard output, progress bars on standard error, common options."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 256), default=None, help="CPU threads of one network run (default: all, 4 at most)."
+)
+gallery_option = click.option(
+    "--gallery",
+    "gallery_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="EDGEFACE_GALLERY",
+    required=True,
+    help="The gallery file (or set EDGEFACE_GALLERY).",
+)
+
+
+def model_options(function: F) -> F:
+    """The options that choose models: of every command that recognises."""
+    options = [
+        click.option("--detector", default="yunet", show_default=True, help="Recipe name or model file."),
+        click.option("--embedder", default="sface", show_default=True, help="Recipe name or model file."),
+        click.option("--precision", default="fp32", show_default=True, help="Of models given by name."),
+        click.option("--max-side", "max_side_px", type=click.IntRange(32, 8192), default=640, show_default=True,
+                     help="Longest side in px at which the detector runs."),
+        threads_option,
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def decision_options(function: F) -> F:
+    """The options that set the threshold."""
+    options = [
+        click.option("--fmr", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=None,
+                     help="False match rate of one comparison (default 1e-4)."),
+        click.option("--threshold", type=click.FloatRange(-1, 1), default=None, help="A similarity instead of a rate."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def print_json(document: Any) -> None:
+    """JSON with stable order; NaN and infinity, which JSON lacks, become null."""
+    click.echo(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on standard output; columns of numbers are aligned to the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left")
+    for number, column in enumerate(columns):
+        cells = [row[number] for row in rows]
+        numeric = bool(cells) and all(isinstance(cell, (int, float, np.number)) or cell is None for cell in cells)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(cell)) for cell in row))
+    console = Console()
+    if not console.is_terminal:  # a file or pipe has no width: let long lines be
+        console.width = 200
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, (float, np.floating)):
+        return f"{float(value):.3g}" if 0 < abs(float(value)) < 0.01 else f"{float(value):.2f}"
+    return str(value)
+
+
+@contextmanager
+def progress_bar(title: str, total: int, *, as_bytes: bool = False) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error; the value is called with what is done so far. Silent where nobody watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    amount = DownloadColumn() if as_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=total)
+
+        def update(done: int) -> None:
+            progress.update(task, completed=min(done, total))
+
+        yield update
+        progress.update(task, completed=total)
