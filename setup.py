@@ -8,7 +8,7 @@ PACKAGES = {
     "edgeface.runtime": "edgeface/runtime",
     "edgeface.engines": "engines",
     "edgeface.tools": "tools",
-    "edgeface.tools.benches": "tools/benches",
+    "edgeface.tools.bench": "tools/bench",
 }
 
 setup(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from edgeface.tools.benches.harness import Row, measure
+from edgeface.tools.bench.harness import Row, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ def rows(*, photo: Path | None, seconds: float) -> Iterator[Row]:
     with load_engine(yunet, threads=1) as detecting, load_engine(sface, threads=1) as embedding:
         detector, embedder = Detector(detecting), Embedder(embedding)
         mine = embed_subject(frame, detector, embedder)
-        for name, make in (("OpenCV YuNet + SFace", _opencv), ("dlib HOG + ResNet", _dlib), ("insightface", _insightface)):
+        for name, make in (("OpenCV YuNet + SFace", _opencv), ("dlib HOG + ResNet", _dlib)):
             try:
                 title, theirs = make(yunet, sface)
             except ImportError as error:
@@ -104,15 +104,3 @@ def _dlib(yunet: Path, sface: Path) -> tuple[str, Pipeline]:
         return np.asarray(face_recognition.face_encodings(np.ascontiguousarray(frame[:, :, ::-1]))[0], np.float32)
 
     return f"face_recognition {metadata.version('face_recognition')}", run
-
-
-def _insightface(yunet: Path, sface: Path) -> tuple[str, Pipeline]:
-    from insightface.app import FaceAnalysis  # type: ignore[import-not-found]  # an optional peer without type hints
-
-    app = FaceAnalysis(allowed_modules=["detection", "recognition"], providers=["CPUExecutionProvider"])
-    app.prepare(ctx_id=-1)
-
-    def run(frame: ByteArray) -> FloatArray:
-        return np.asarray(app.get(frame)[0].normed_embedding, np.float32)
-
-    return f"insightface {metadata.version('insightface')}", run

@@ -1,4 +1,4 @@
-"""`edgeface bench NAME`: one command a benchmark module of `tools/benches/`."""
+"""`edgeface bench NAME`: one command for each benchmark module of this folder."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeface.tools import benches
 from edgeface.tools.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from edgeface.tools.benches.harness import Row
+    from edgeface.tools.bench.harness import Row
 
 
 class BenchGroup(click.Group):
     """Every module of the folder that has a TITLE is a benchmark."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(m.name for m in pkgutil.iter_modules(benches.__path__) if m.name != "harness")
+        return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "harness")
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
@@ -36,9 +35,9 @@ def command() -> None:
 
 
 def _command(name: str) -> click.Command:
-    from edgeface.tools.benches import harness
+    from edgeface.tools.bench import harness
 
-    module = importlib.import_module(f"edgeface.tools.benches.{name}")
+    module = importlib.import_module(f"edgeface.tools.bench.{name}")
 
     def run(as_json: bool, threads: int, **options: Any) -> None:
         harness.pin(threads)
