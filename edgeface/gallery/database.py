@@ -1,0 +1,264 @@
+"""One SQLite file: opening it safely, transactions, and SQLite's errors said in edgeface's words.
+
+Two connections: the writer takes SQLite's write lock, the reader serves searches while somebody else writes (WAL).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from edgeface.errors import (
+    ClosedError,
+    GalleryBusyError,
+    GalleryCorruptError,
+    GalleryError,
+    GalleryFormatError,
+    InputError,
+)
+from edgeface.gallery import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: SQLite's WAL write lock is this byte of the -shm file (WAL_WRITE_LOCK; sqlite.org/walformat.html, section 2.3.1).
+_WAL_WRITE_LOCK_BYTE = 120
+
+
+class Database:
+    """The two connections of one open gallery file. Safe to use from several threads."""
+
+    def __init__(self, path: Path, *, model: tuple[str, int, str, float] | None, busy_timeout_ms: int) -> None:
+        """Open the file, create it when absent and `model` is given, bring it to the current schema.
+
+        Raises:
+            GalleryFormatError, GalleryCorruptError: it is not a gallery this edgeface reads.
+            GalleryError: it cannot be created, opened or written.
+            GalleryBusyError: another process held the write lock for `busy_timeout_ms`.
+        """
+        self.path = path
+        self._busy_timeout_ms = busy_timeout_ms
+        self._writer_lock = threading.Lock()
+        self._reader_lock = threading.RLock()
+        self._pid = os.getpid()
+        self._closed = False
+        created = _create(path) if model is not None else False
+        _check_access(path)
+        with self._said():
+            self._writer = self._connect()
+        try:
+            with self._said():
+                self._prepare(model)
+                self._reader = self._connect()
+        except BaseException:
+            self._writer.close()
+            raise
+        if created:
+            sync_folder(path.parent)
+        status = os.stat(path)
+        self._identity = (status.st_dev, status.st_ino)
+
+    def _connect(self) -> sqlite3.Connection:
+        # isolation_level None: BEGIN and COMMIT stand in this file, where they can be read.
+        connection = sqlite3.connect(
+            f"file:{quote(str(self.path))}?mode=rw",
+            uri=True,
+            timeout=self._busy_timeout_ms / 1e3,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=64,
+        )
+        return connection
+
+    def _prepare(self, model: tuple[str, int, str, float] | None) -> None:
+        version = schema.check_stamp(schema.stamp(self._writer), str(self.path))
+        self._writer.execute("PRAGMA journal_mode = WAL")
+        _set_up(self._writer)
+        if version < schema.VERSION:
+            with self.writing() as connection:
+                schema.migrate(connection, str(self.path), model=model)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One write transaction: committed and on disk when the block ends, undone when it raises."""
+        self._check_usable()
+        if not self._writer_lock.acquire(timeout=self._busy_timeout_ms / 1e3):
+            raise GalleryBusyError(
+                f"{self.path}: another thread of this process has been writing for {self._busy_timeout_ms} ms"
+            )
+        try:
+            self._check_usable()
+            with self._said():
+                self._writer.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._writer
+                    self._writer.execute("COMMIT")
+                except BaseException:
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+                    raise
+        finally:
+            self._writer_lock.release()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One read transaction: every statement in the block sees the same state of the file."""
+        with self._reader_lock:
+            self._check_usable()
+            with self._said():
+                self._reader.execute("BEGIN")
+                try:
+                    yield self._reader
+                finally:
+                    if self._reader.in_transaction:
+                        self._reader.execute("COMMIT")
+
+    def data_version(self) -> int:
+        """A number that differs after any other connection, in this or another process, has committed."""
+        with self._reader_lock:
+            self._check_usable()
+            with self._said():
+                return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
+
+    def forget_deleted(self) -> bool:
+        """Move the log into the file and cut it to nothing, so that deleted rows are on the disk no more.
+
+        Returns False when a reader of another process holds it back; it then happens at that reader's end.
+        """
+        with self._writer_lock:
+            self._check_usable()
+            with self._said():
+                return int(self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]) == 0
+
+    def close(self) -> None:
+        """Close both connections; SQLite folds the log into the file at the last one's end."""
+        with self._writer_lock, self._reader_lock:
+            if not self._closed:
+                self._closed = True
+                if os.getpid() == self._pid:
+                    self._reader.close()
+                    self._writer.close()
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.path}: the gallery is closed")
+        if os.getpid() != self._pid:
+            # SQLite: "do not carry a connection across a fork"; the locks would be lost silently.
+            raise ClosedError(f"{self.path}: opened before a fork; open the gallery again in the child process")
+        if not hasattr(self, "_identity"):
+            return  # still being opened
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            raise GalleryError(f"{self.path}: the file vanished while it was open ({error.strerror}); open it again") from None
+        if (status.st_dev, status.st_ino) != self._identity:
+            raise GalleryError(f"{self.path}: another file took its place while it was open; open it again")
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise translate(error, self.path, self._busy_timeout_ms) from error
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    # FULL: every commit is fsynced, which is what "durable when add returns" means in WAL mode.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    # A removed template is biometric data: its bytes are overwritten, not only marked free.
+    connection.execute("PRAGMA secure_delete = ON")
+
+
+def _create(path: Path) -> bool:
+    """Create an empty file with mode 0600; False when there is one already."""
+    if str(path) == ":memory:":
+        raise InputError("Gallery.open: a gallery is a file; for one that lives in memory choose a path in /dev/shm")
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise GalleryError(f"{path}: cannot create the gallery: {error.strerror}") from error
+    return True
+
+
+def _check_access(path: Path) -> None:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise GalleryError(f"{path}: cannot open the gallery: {error.strerror}") from error
+    if not path.is_file():
+        raise GalleryFormatError(f"{path}: expected a gallery file, got a folder or device")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise GalleryError(
+            f"{path}: no permission to read and write it (owner uid {status.st_uid}, mode "
+            f"{status.st_mode & 0o777:04o}, this process runs as uid {os.geteuid()}); run as its owner"
+        )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a new file can vanish in a power cut until its folder is synced."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def translate(error: sqlite3.Error, path: Path, busy_timeout_ms: int) -> GalleryError:
+    """An edgeface error for one of SQLite's. By message: Python 3.10 has no error codes."""
+    text = str(error)
+    if "locked" in text:
+        return GalleryBusyError(
+            f"{path}: the write lock was not free within {busy_timeout_ms} ms; {lock_holder(path)}"
+        )
+    if "not a database" in text:
+        return GalleryFormatError(f"{path}: not a gallery file (not SQLite, or its first page is damaged)")
+    if "malformed" in text or "corrupt" in text:
+        return GalleryCorruptError(
+            f"{path}: the file is damaged ({text}); run `edgeface gallery check {path} --repair` or restore a backup"
+        )
+    if "full" in text:
+        return GalleryError(f"{path}: the disk is full: nothing was changed; free some space and try again")
+    if "readonly" in text:
+        return GalleryError(f"{path}: the file or its folder is read-only: nothing was changed")
+    if "unable to open" in text:
+        return GalleryError(f"{path}: cannot open the gallery or the files beside it: check the folder's permissions")
+    return GalleryError(f"{path}: SQLite could not finish: {text}; nothing was changed")
+
+
+def lock_holder(path: Path) -> str:
+    """Who holds the write lock, for people to read.
+
+    From /proc/locks and not by F_GETLK: closing a descriptor of the -shm file would drop this process's own locks.
+    """
+    try:
+        inode = os.stat(f"{path}-shm").st_ino
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return "the holder cannot be told on this system"
+    for line in lines:
+        fields = line.split()
+        if len(fields) < 8 or fields[1] != "POSIX" or fields[3] != "WRITE" or not fields[5].endswith(f":{inode}"):
+            continue
+        last = int(fields[7]) if fields[7].isdigit() else _WAL_WRITE_LOCK_BYTE
+        if int(fields[6]) <= _WAL_WRITE_LOCK_BYTE <= last:
+            return f"held by process {_describe(int(fields[4]))}"
+    return "the holder has let go of it meanwhile; try again"
+
+
+def _describe(pid: int) -> str:
+    if pid == os.getpid():
+        return f"{pid} (this process, through another Gallery object)"
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return str(pid)
+    # The program only: arguments may carry names.
+    return f"{pid} ({' '.join(word.decode(errors='replace') for word in words[:1])})"

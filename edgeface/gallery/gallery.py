@@ -1,0 +1,278 @@
+"""`Gallery`: who is enrolled, and who of them looks most like a probe."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from edgeface.errors import InputError
+from edgeface.gallery import exchange
+from edgeface.gallery.person import Person, check_name, pack_metadata
+from edgeface.gallery.rows import Rows, View
+from edgeface.gallery.store import Store, TemplateInfo
+from edgeface.gallery.vectors import check_rows, cosines
+from edgeface.types import Matches
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from edgeface.gallery.vectors import Encoding, FloatArray
+
+#: Rows fetched beyond those asked for: ranking is by int8 products, the result by exact cosines of these.
+_SPARE = 8
+
+
+class Gallery:
+    """An on-device gallery: one SQLite file, searched in memory.
+
+    Open one with `Gallery.open`. Every method is safe from several threads; several processes may have the same file
+    open, and a change made by one is seen by the next search of every other.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._version = -1
+        self._seq = 0
+        self._rows = Rows(store.codec.dimension, store.codec.dtype)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        model_id: str | None,
+        dimension: int = 0,
+        template: Encoding = "int8",
+        busy_timeout_ms: int = 5000,
+    ) -> Gallery:
+        """Open a gallery file; create it with mode 0600 when absent.
+
+        Args:
+            path: the file. SQLite keeps two more beside it while it is open, `-wal` and `-shm`.
+            model_id: the embedder's; None opens an existing file whatever its model, for tools that list or move.
+            dimension: length of an embedding, 2 to 16384.
+            template: how a new file stores templates: ``int8`` (one byte a component) or ``float32``.
+                An existing file keeps its own.
+            busy_timeout_ms: how long to wait for another writer.
+
+        Raises:
+            GalleryMismatchError: the file holds templates of another model or size.
+            GalleryFormatError: not a gallery, or written by a newer edgeface.
+            GalleryCorruptError: the file is damaged.
+            GalleryBusyError: another process held the write lock too long; the message names it.
+            GalleryError: the file cannot be created, read or written.
+        """
+        if template not in ("int8", "float32"):
+            raise InputError(f"Gallery.open: template: expected 'int8' or 'float32', got {template!r}")
+        if model_id is not None:
+            if not isinstance(model_id, str) or not 1 <= len(model_id) <= 200:
+                raise InputError(f"Gallery.open: model_id: expected 1 to 200 characters, got {model_id!r}")
+            if not isinstance(dimension, int) or not 2 <= dimension <= 16384:
+                raise InputError(f"Gallery.open: dimension: expected 2 to 16384, got {dimension!r}")
+        if not 0 <= busy_timeout_ms <= 600_000:
+            raise InputError(f"Gallery.open: busy_timeout_ms: expected 0 to 600000, got {busy_timeout_ms}")
+        store = Store(
+            Path(path), model_id=model_id, dimension=dimension, encoding=template, busy_timeout_ms=busy_timeout_ms
+        )
+        gallery = cls(store)
+        try:
+            gallery._sync()
+        except BaseException:
+            store.database.close()
+            raise
+        return gallery
+
+    @property
+    def path(self) -> Path:
+        """The gallery file."""
+        return self._store.path
+
+    @property
+    def model_id(self) -> str:
+        """The embedder whose templates the file holds."""
+        return self._store.model_id
+
+    @property
+    def dimension(self) -> int:
+        """Length of an embedding."""
+        return self._store.codec.dimension
+
+    @property
+    def template(self) -> Encoding:
+        """How templates are stored: ``int8`` or ``float32``."""
+        return self._store.codec.encoding
+
+    def add(
+        self,
+        name: str,
+        embeddings: FloatArray,
+        *,
+        qualities: Sequence[float] | None = None,
+        source_hashes: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Person:
+        """Enrol a person, or give an enrolled one more templates. On disk when it returns.
+
+        Args:
+            name: 1 to 200 characters; stored in Unicode's form NFC.
+            embeddings: (n, d) or (d,) float32 rows of length 1.
+            qualities: n numbers, for the caller's use.
+            source_hashes: n strings that name the pictures, such as SHA-256 in hex; 1 to 128 characters each.
+            metadata: a JSON object; replaces the person's. None leaves it as it is.
+
+        Raises:
+            InputError: an argument is not as above, or int8 cannot hold a row.
+            GalleryBusyError, GalleryError: nothing was stored.
+        """
+        name = check_name("Gallery.add", name)
+        rows = check_rows("Gallery.add", embeddings, self.dimension)
+        if len(rows) == 0:
+            raise InputError("Gallery.add: expected one embedding at least, got none")
+        infos = _infos(len(rows), qualities, source_hashes)
+        packed = None if metadata is None else pack_metadata("Gallery.add", metadata)
+        return self._store.add(name, self._store.codec.encode(rows), infos, packed)
+
+    def remove(self, name: str) -> None:
+        """Remove a person with all templates; the bytes in the file are overwritten. Raises PersonNotFoundError."""
+        self._store.remove(check_name("Gallery.remove", name))
+        self._store.database.forget_deleted()
+
+    def rename(self, old: str, new: str) -> Person:
+        """Give a person another name; the id stays.
+
+        Raises:
+            PersonNotFoundError: nobody is named `old`.
+            PersonExistsError: somebody else is named `new`.
+        """
+        return self._store.rename(check_name("Gallery.rename", old), check_name("Gallery.rename", new))
+
+    def people(self) -> list[Person]:
+        """Everybody enrolled, by id."""
+        return self._store.people()
+
+    def __len__(self) -> int:
+        """Number of people."""
+        return self._store.count()
+
+    def search(self, probes: FloatArray, *, k: int = 5) -> list[Matches]:
+        """The people nearest to each probe.
+
+        Args:
+            probes: (n, d) or (d,) float32 rows of length 1.
+            k: how many people for each probe; fewer come back when fewer are enrolled.
+
+        Returns:
+            n `Matches`, each at most k people, nearest first, by their best template's cosine.
+
+        Raises:
+            InputError: `probes` or `k` is not as above.
+            GalleryCorruptError: a template that another process wrote is damaged.
+        """
+        rows = check_rows("Gallery.search", probes, self.dimension)
+        if not isinstance(k, int) or not 1 <= k <= 1_000_000:
+            raise InputError(f"Gallery.search: k: expected 1 or more, got {k!r}")
+        view = self._sync()
+        found = _nearest_people(view, rows, self._store.codec.probes(rows) if len(rows) else rows, k)
+        names = self._store.names(sorted({int(one) for ids, _ in found for one in ids}))
+        results = []
+        for person_ids, similarities in found:
+            # A person removed since the scan is in nobody's result.
+            kept = [i for i, one in enumerate(person_ids) if int(one) in names]
+            results.append(
+                Matches(person_ids[kept], tuple(names[int(person_ids[i])] for i in kept), similarities[kept])
+            )
+        return results
+
+    def export(self, path: str | os.PathLike[str]) -> int:
+        """Write everybody to a portable file (`docs/formats/gallery-export.md`), mode 0600; returns the people written.
+
+        The file appears whole or not at all; an existing one is replaced. Raises GalleryError.
+        """
+        return exchange.write(self._store, Path(path))
+
+    def import_(self, path: str | os.PathLike[str]) -> int:
+        """Add everybody of an exported file in one transaction; returns the people added.
+
+        Raises:
+            GalleryFormatError: not an export, damaged, or of a newer edgeface.
+            GalleryMismatchError: its templates are of another model, size or encoding.
+            PersonExistsError: somebody of that name is enrolled already; nothing was added.
+        """
+        return exchange.read(self._store, Path(path))
+
+    def close(self) -> None:
+        """Close the file. Calling it again does nothing; any other call raises ClosedError."""
+        self._store.database.close()
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _sync(self) -> View:
+        """The templates as they are in the file now."""
+        with self._lock:
+            # Read the version first: a commit between the two is then found again by the next search.
+            version = self._store.database.data_version()
+            if version != self._version:
+                change = self._store.changes(self._seq)
+                if change.reset:
+                    self._rows = Rows(self.dimension, self._store.codec.dtype)
+                for template_ids, person_ids, rows in change.added:
+                    self._rows.append(template_ids, person_ids, rows)
+                if len(change.removed):
+                    self._rows.remove(change.removed)
+                self._seq, self._version = change.seq, version
+            return self._rows.view()
+
+
+def _infos(
+    count: int, qualities: Sequence[float] | None, source_hashes: Sequence[str] | None
+) -> list[TemplateInfo]:
+    for word, given in (("qualities", qualities), ("source_hashes", source_hashes)):
+        if given is not None and (isinstance(given, str) or len(given) != count):
+            raise InputError(f"Gallery.add: {word}: expected one for each of {count} embeddings, got {len(given)}")
+    scores: list[float | None] = [None] * count
+    if qualities is not None:
+        scores = [float(one) for one in qualities]
+        if not np.isfinite(np.array(scores, np.float64)).all():
+            raise InputError("Gallery.add: qualities: expected finite numbers")
+    hashes: list[str | None] = [None] * count
+    if source_hashes is not None:
+        for one in source_hashes:
+            if not isinstance(one, str) or not 1 <= len(one) <= 128 or not one.isprintable():
+                raise InputError("Gallery.add: source_hashes: expected texts of 1 to 128 printable characters")
+        hashes = list(source_hashes)
+    return [TemplateInfo(*pair) for pair in zip(scores, hashes, strict=True)]
+
+
+def _nearest_people(
+    view: View, probes: FloatArray, coded: npt.NDArray[Any], k: int
+) -> list[tuple[npt.NDArray[np.int64], FloatArray]]:
+    """(person ids, similarities) for each probe, best first, one row a person."""
+    results: list[tuple[npt.NDArray[np.int64], FloatArray]] = []
+    for probe, row in zip(probes, coded, strict=True):
+        wanted = min(view.count, k + _SPARE)
+        while True:
+            best = view.best(row[None], wanted)[0] if wanted else np.empty(0, np.int64)
+            best = best[best >= 0]
+            people = view.person_ids[best]
+            # Several templates may be one person's: fetch more until k people are among them, or all are.
+            if len(np.unique(people)) >= k or wanted >= view.count:
+                break
+            wanted = min(view.count, wanted * 4)
+        similarities = cosines(probe, view.rows[best])
+        order = np.argsort(-similarities, kind="stable")
+        people, similarities = people[order], similarities[order]
+        _, first = np.unique(people, return_index=True)
+        first = np.sort(first)[:k]
+        results.append((people[first], cast("FloatArray", similarities[first])))
+    return results

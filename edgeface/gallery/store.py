@@ -1,0 +1,237 @@
+"""The truth: people and templates in SQLite. Every change is one transaction, durable when the call returns."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from edgeface.errors import GalleryCorruptError, GalleryMismatchError, PersonExistsError, PersonNotFoundError
+from edgeface.gallery import schema
+from edgeface.gallery.database import Database
+from edgeface.gallery.person import Person, iso
+from edgeface.gallery.vectors import Codec, check_stored, checksum, default_scale
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from edgeface.gallery.vectors import Encoding, RowArray
+
+    IntArray = npt.NDArray[np.int64]
+
+#: Rows fetched at a time while loading: bounds memory, costs nothing in speed.
+_CHUNK = 50_000
+
+_PERSON = """
+SELECT person_id, name, metadata, created_ms, updated_ms,
+    (SELECT count(*) FROM templates WHERE templates.person_id = people.person_id)
+FROM people
+"""
+
+
+@dataclass(frozen=True)
+class TemplateInfo:
+    """What is known of one template besides its components."""
+
+    quality: float | None = None
+    source_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happened to the templates after a sequence number.
+
+    Attributes:
+        seq: the last change included.
+        reset: everything known before is void; `added` are all templates there are.
+        added: chunks of (template ids, person ids, rows), ids rising.
+        removed: template ids.
+    """
+
+    seq: int
+    reset: bool
+    added: list[tuple[IntArray, IntArray, RowArray]]
+    removed: IntArray
+
+
+class Store:
+    """One open gallery file."""
+
+    def __init__(
+        self, path: Path, *, model_id: str | None, dimension: int, encoding: Encoding, busy_timeout_ms: int
+    ) -> None:
+        """Open; create when absent and `model_id` is given. With None the file says what it holds.
+
+        Raises:
+            GalleryMismatchError: the file holds templates of another model or size.
+            GalleryError: as in `Database`.
+        """
+        new = None if model_id is None else (model_id, dimension, encoding, default_scale(dimension))
+        self.path = path
+        self.database = Database(path, model=new, busy_timeout_ms=busy_timeout_ms)
+        try:
+            with self.database.reading() as connection:
+                row = connection.execute("SELECT model_id, dimension, encoding, scale FROM models").fetchone()
+                identity = connection.execute("SELECT value FROM settings WHERE key = 'gallery_id'").fetchone()
+            if row is None or identity is None:
+                raise GalleryCorruptError(f"{path}: the rows that name its model are missing; restore a backup")
+            self.gallery_id = str(identity[0])
+            self.model_id = str(row[0])
+            self.codec = Codec(int(row[1]), cast("Encoding", row[2]), float(row[3]))
+            if new is not None and (self.model_id, self.codec.dimension) != new[:2]:
+                raise GalleryMismatchError(
+                    f"{path}: holds templates of model {self.model_id!r} with {self.codec.dimension} components, this "
+                    f"embedder is {model_id!r} with {dimension}; open it with that embedder, or enrol everybody again "
+                    "into a new gallery file (templates of two models cannot be compared)"
+                )
+        except BaseException:
+            self.database.close()
+            raise
+
+    def add(self, name: str, rows: RowArray, infos: Sequence[TemplateInfo], metadata: str | None) -> Person:
+        """Add templates to a person, who is created when absent; `metadata` None leaves it as it is."""
+        now = time.time_ns() // 1_000_000
+        with self.database.writing() as connection:
+            found = connection.execute("SELECT person_id FROM people WHERE name = ?", (name,)).fetchone()
+            if found is None:
+                person_id = self.insert_person(connection, name, metadata or "{}", now, now)
+            else:
+                person_id = int(found[0])
+                connection.execute(
+                    "UPDATE people SET updated_ms = ?, metadata = coalesce(?, metadata) WHERE person_id = ?",
+                    (now, metadata, person_id),
+                )
+            self.insert_templates(connection, person_id, rows, infos, now)
+            prune(connection)
+            return self._person(connection, name)
+
+    def insert_person(
+        self, connection: sqlite3.Connection, name: str, metadata: str, created_ms: int, updated_ms: int
+    ) -> int:
+        """Insert a person within the caller's transaction; returns the id."""
+        cursor = connection.execute(
+            "INSERT INTO people (name, metadata, created_ms, updated_ms) VALUES (?, ?, ?, ?)",
+            (name, metadata, created_ms, updated_ms),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def insert_templates(
+        self,
+        connection: sqlite3.Connection,
+        person_id: int,
+        rows: RowArray,
+        infos: Sequence[TemplateInfo],
+        created_ms: int | Sequence[int],
+    ) -> None:
+        """Insert templates within the caller's transaction."""
+        # Ids are given here and not by SQLite because the checksum covers them. sqlite_sequence keeps the largest
+        # id ever given, so none is used twice.
+        last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'templates'").fetchone()
+        template_id = int(last[0]) if last else 0
+        for number, info in enumerate(infos):
+            template_id += 1
+            data = rows[number].tobytes()
+            created = created_ms if isinstance(created_ms, int) else created_ms[number]
+            connection.execute(
+                "INSERT INTO templates VALUES (?, ?, 1, ?, ?, ?, ?, ?)",
+                (
+                    template_id,
+                    person_id,
+                    data,
+                    checksum(template_id, person_id, data),
+                    info.quality,
+                    info.source_hash,
+                    created,
+                ),
+            )
+
+    def remove(self, name: str) -> None:
+        """Remove a person with all templates; their bytes are overwritten in the file."""
+        with self.database.writing() as connection:
+            if connection.execute("DELETE FROM people WHERE name = ?", (name,)).rowcount == 0:
+                raise self._nobody(name)
+            prune(connection)
+
+    def rename(self, old: str, new: str) -> Person:
+        """Give a person another name."""
+        now = time.time_ns() // 1_000_000
+        with self.database.writing() as connection:
+            if connection.execute("SELECT 1 FROM people WHERE name = ?", (old,)).fetchone() is None:
+                raise self._nobody(old)
+            if old != new and connection.execute("SELECT 1 FROM people WHERE name = ?", (new,)).fetchone():
+                raise PersonExistsError(f"{self.path}: {new!r} is taken by somebody else; remove them first")
+            connection.execute("UPDATE people SET name = ?, updated_ms = ? WHERE name = ?", (new, now, old))
+            prune(connection)
+            return self._person(connection, new)
+
+    def people(self) -> list[Person]:
+        """Everybody, by id."""
+        with self.database.reading() as connection:
+            return [_as_person(row) for row in connection.execute(_PERSON + "ORDER BY person_id")]
+
+    def count(self) -> int:
+        """Number of people."""
+        with self.database.reading() as connection:
+            return int(connection.execute("SELECT count(*) FROM people").fetchone()[0])
+
+    def names(self, person_ids: Sequence[int]) -> dict[int, str]:
+        """Names of those of `person_ids` who are enrolled now."""
+        with self.database.reading() as connection:
+            query = "SELECT name FROM people WHERE person_id = ?"
+            found = {one: connection.execute(query, (one,)).fetchone() for one in person_ids}
+        return {one: str(row[0]) for one, row in found.items() if row is not None}
+
+    def changes(self, seq: int) -> Change:
+        """What happened after change number `seq`; everything there is when the log does not reach back so far."""
+        with self.database.reading() as connection:
+            last = _last_seq(connection)
+            first = connection.execute("SELECT min(seq) FROM changes").fetchone()[0]
+            if not 0 < seq <= last or (seq < last and (first is None or first > seq + 1)):
+                everything = "SELECT template_id, person_id, data, checksum FROM templates ORDER BY template_id"
+                return Change(last, True, list(self._load(connection.execute(everything))), np.empty(0, np.int64))
+            removed = connection.execute(
+                "SELECT template_id FROM changes WHERE seq > ? AND kind = ?", (seq, schema.REMOVED)
+            ).fetchall()
+            added = connection.execute(
+                "SELECT t.template_id, t.person_id, t.data, t.checksum FROM changes c JOIN templates t "
+                "ON t.template_id = c.template_id WHERE c.seq > ? AND c.kind = ? ORDER BY t.template_id",
+                (seq, schema.ADDED),
+            )
+            return Change(
+                last, False, list(self._load(added)), np.array([row[0] for row in removed], np.int64).reshape(-1)
+            )
+
+    def _load(self, cursor: sqlite3.Cursor) -> Iterator[tuple[IntArray, IntArray, RowArray]]:
+        while rows := cursor.fetchmany(_CHUNK):
+            for row in rows:
+                check_stored(*row, self.codec.size)
+            template_ids = np.array([row[0] for row in rows], np.int64)
+            person_ids = np.array([row[1] for row in rows], np.int64)
+            yield template_ids, person_ids, self.codec.decode([row[2] for row in rows])
+
+    def _person(self, connection: sqlite3.Connection, name: str) -> Person:
+        return _as_person(connection.execute(_PERSON + "WHERE name = ?", (name,)).fetchone())
+
+    def _nobody(self, name: str) -> PersonNotFoundError:
+        return PersonNotFoundError(f"{self.path}: nobody named {name!r}; `edgeface gallery list` shows who is enrolled")
+
+
+def prune(connection: sqlite3.Connection) -> None:
+    """Drop the oldest changes beyond `schema.CHANGES_KEPT`."""
+    connection.execute("DELETE FROM changes WHERE seq <= ?", (_last_seq(connection) - schema.CHANGES_KEPT,))
+
+
+def _last_seq(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _as_person(row: Sequence[Any]) -> Person:
+    return Person(int(row[0]), str(row[1]), int(row[5]), json.loads(row[2]), iso(int(row[3])), iso(int(row[4])))
