@@ -1,6 +1,7 @@
 """One SQLite file: opening it safely, transactions, and SQLite's errors said in edgeface's words.
 
-Two connections: the writer takes SQLite's write lock, the reader serves searches while somebody else writes (WAL).
+Two connections: the writer takes SQLite's write lock, the reader serves searches while somebody else writes
+(WAL).
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ from edgeface.gallery import schema
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: SQLite's WAL write lock is this byte of the -shm file (WAL_WRITE_LOCK; sqlite.org/walformat.html, section 2.3.1).
+#: SQLite's WAL write lock is this byte of the -shm file (WAL_WRITE_LOCK; sqlite.org/walformat.html, section
+#: 2.3.1).
 _WAL_WRITE_LOCK_BYTE = 120
 
 
 class Database:
     """The two connections of one open gallery file. Safe to use from several threads."""
 
-    def __init__(self, path: Path, *, model: tuple[str, int, str, float] | None, busy_timeout_ms: int) -> None:
+    def __init__(
+        self, path: Path, *, model: tuple[str, int, str, float] | None, busy_timeout_ms: int
+    ) -> None:
         """Open the file, create it when absent and `model` is given, bring it to the current schema.
 
         Raises:
@@ -65,7 +69,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         # isolation_level None: BEGIN and COMMIT stand in this file, where they can be read.
-        connection = sqlite3.connect(
+        return sqlite3.connect(
             f"file:{quote(str(self.path))}?mode=rw",
             uri=True,
             timeout=self._busy_timeout_ms / 1e3,
@@ -73,7 +77,6 @@ class Database:
             check_same_thread=False,
             cached_statements=64,
         )
-        return connection
 
     def _prepare(self, model: tuple[str, int, str, float] | None) -> None:
         version = schema.check_stamp(schema.stamp(self._writer), str(self.path))
@@ -149,13 +152,17 @@ class Database:
             raise ClosedError(f"{self.path}: the gallery is closed")
         if os.getpid() != self._pid:
             # SQLite: "do not carry a connection across a fork"; the locks would be lost silently.
-            raise ClosedError(f"{self.path}: opened before a fork; open the gallery again in the child process")
+            raise ClosedError(
+                f"{self.path}: opened before a fork; open the gallery again in the child process"
+            )
         if not hasattr(self, "_identity"):
             return  # still being opened
         try:
             status = os.stat(self.path)
         except OSError as error:
-            raise GalleryError(f"{self.path}: the file vanished while it was open ({error.strerror}); open it again") from None
+            raise GalleryError(
+                f"{self.path}: the file vanished while it was open ({error.strerror}); open it again"
+            ) from None
         if (status.st_dev, status.st_ino) != self._identity:
             raise GalleryError(f"{self.path}: another file took its place while it was open; open it again")
 
@@ -178,7 +185,9 @@ def _set_up(connection: sqlite3.Connection) -> None:
 def _create(path: Path) -> bool:
     """Create an empty file with mode 0600; False when there is one already."""
     if str(path) == ":memory:":
-        raise InputError("Gallery.open: a gallery is a file; for one that lives in memory choose a path in /dev/shm")
+        raise InputError(
+            "Gallery.open: a gallery is a file; for one that lives in memory choose a path in /dev/shm"
+        )
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileExistsError:
@@ -222,21 +231,25 @@ def translate(error: sqlite3.Error, path: Path, busy_timeout_ms: int) -> Gallery
         return GalleryFormatError(f"{path}: not a gallery file (not SQLite, or its first page is damaged)")
     if "malformed" in text or "corrupt" in text:
         return GalleryCorruptError(
-            f"{path}: the file is damaged ({text}); run `edgeface gallery check {path} --repair` or restore a backup"
+            f"{path}: the file is damaged ({text}); run `edgeface gallery check {path} --repair` or restore "
+            f"a backup"
         )
     if "full" in text:
         return GalleryError(f"{path}: the disk is full: nothing was changed; free some space and try again")
     if "readonly" in text:
         return GalleryError(f"{path}: the file or its folder is read-only: nothing was changed")
     if "unable to open" in text:
-        return GalleryError(f"{path}: cannot open the gallery or the files beside it: check the folder's permissions")
+        return GalleryError(
+            f"{path}: cannot open the gallery or the files beside it: check the folder's permissions"
+        )
     return GalleryError(f"{path}: SQLite could not finish: {text}; nothing was changed")
 
 
 def lock_holder(path: Path) -> str:
     """Who holds the write lock, for people to read.
 
-    From /proc/locks and not by F_GETLK: closing a descriptor of the -shm file would drop this process's own locks.
+    From /proc/locks and not by F_GETLK: closing a descriptor of the -shm file would drop this process's own
+    locks.
     """
     try:
         inode = os.stat(f"{path}-shm").st_ino
@@ -245,7 +258,12 @@ def lock_holder(path: Path) -> str:
         return "the holder cannot be told on this system"
     for line in lines:
         fields = line.split()
-        if len(fields) < 8 or fields[1] != "POSIX" or fields[3] != "WRITE" or not fields[5].endswith(f":{inode}"):
+        if (
+            len(fields) < 8
+            or fields[1] != "POSIX"
+            or fields[3] != "WRITE"
+            or not fields[5].endswith(f":{inode}")
+        ):
             continue
         last = int(fields[7]) if fields[7].isdigit() else _WAL_WRITE_LOCK_BYTE
         if int(fields[6]) <= _WAL_WRITE_LOCK_BYTE <= last:

@@ -37,7 +37,9 @@ DIGEST_BYTES = 32
 
 
 def write_whole(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file that is there whole or not at all, mode 0600: temporary file, fsync, rename, fsync of the folder."""
+    """Write a file that is there whole or not at all, mode 0600: temporary file, fsync, rename, fsync of the
+    folder.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
@@ -106,7 +108,8 @@ def read(store: Store, path: Path) -> int:
     model = _field(header, "model_id", str, path), _field(header, "dimension", int, path)
     if model != (store.model_id, store.codec.dimension):
         raise GalleryMismatchError(
-            f"{path}: holds templates of model {model[0]!r} with {model[1]} components, the gallery {store.path} those "
+            f"{path}: holds templates of model {model[0]!r} with {model[1]} components, the gallery "
+            f"{store.path} those "
             f"of {store.model_id!r} with {store.codec.dimension}; enrol from photographs instead"
         )
     encoding, scale = _field(header, "encoding", str, path), _field(header, "scale", float, path)
@@ -114,10 +117,13 @@ def read(store: Store, path: Path) -> int:
         raise GalleryFormatError(f"{path}: encoding: expected 'int8' or 'float32', got {encoding!r}")
     if encoding == "int8" and (encoding, scale) != (store.codec.encoding, store.codec.scale):
         raise GalleryMismatchError(
-            f"{path}: holds int8 templates of scale {scale:.6g}, the gallery {store.path} {store.codec.encoding} ones "
+            f"{path}: holds int8 templates of scale {scale:.6g}, the gallery {store.path} "
+            f"{store.codec.encoding} ones "
             f"of scale {store.codec.scale:.6g}; import it into a gallery created with template='int8'"
         )
-    people = [_person(one, f"{path}: people[{i}]") for i, one in enumerate(_field(header, "people", list, path))]
+    people = [
+        _person(one, f"{path}: people[{i}]") for i, one in enumerate(_field(header, "people", list, path))
+    ]
     count = sum(len(infos) for *_, infos, _ in people)
     theirs = Codec(store.codec.dimension, "int8" if encoding == "int8" else "float32", scale)
     if len(payload) != count * theirs.size:
@@ -131,7 +137,8 @@ def read(store: Store, path: Path) -> int:
         for name, metadata, created, updated, infos, times in people:
             if connection.execute("SELECT 1 FROM people WHERE name = ?", (name,)).fetchone():
                 raise PersonExistsError(
-                    f"{store.path}: {name!r} of {path} is enrolled already; nothing was imported; rename or remove "
+                    f"{store.path}: {name!r} of {path} is enrolled already; nothing was imported; rename or "
+                    f"remove "
                     "them first"
                 )
             person_id = store.insert_person(connection, name, metadata, created, updated)
@@ -171,7 +178,9 @@ def _open(path: Path) -> tuple[dict[str, Any], bytes]:
         raise GalleryFormatError(f"{path}: not a gallery export (`edgeface gallery export` writes one)")
     _, version, length = PREFIX.unpack_from(content)
     if version != VERSION:
-        raise GalleryFormatError(f"{path}: export version {version}, this edgeface reads {VERSION}; update edgeface")
+        raise GalleryFormatError(
+            f"{path}: export version {version}, this edgeface reads {VERSION}; update edgeface"
+        )
     body, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:
         raise GalleryFormatError(f"{path}: damaged or cut short: its SHA-256 does not hold; export again")
@@ -208,7 +217,14 @@ def _person(given: object, where: str) -> tuple[str, str, int, int, list[Templat
                 raise GalleryFormatError(f"{where}: source_hash: expected up to 128 printable characters")
         infos.append(TemplateInfo(quality, source))
         times.append(_moment(one, "created_ms", where))
-    return name, metadata, _moment(given, "created_ms", where), _moment(given, "updated_ms", where), infos, times
+    return (
+        name,
+        metadata,
+        _moment(given, "created_ms", where),
+        _moment(given, "updated_ms", where),
+        infos,
+        times,
+    )
 
 
 def _moment(document: dict[str, Any], key: str, where: object) -> int:
@@ -219,7 +235,7 @@ def _moment(document: dict[str, Any], key: str, where: object) -> int:
 
 
 def _field(document: dict[str, Any], key: str, kind: type, where: object) -> Any:
-    value = document.get(key)
+    value: Any = document.get(key)
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53:
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool) or (kind is float and not np.isfinite(value)):

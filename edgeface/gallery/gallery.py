@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,8 +31,8 @@ _SPARE = 8
 class Gallery:
     """An on-device gallery: one SQLite file, searched in memory.
 
-    Open one with `Gallery.open`. Every method is safe from several threads; several processes may have the same file
-    open, and a change made by one is seen by the next search of every other.
+    Open one with `Gallery.open`. Every method is safe from several threads; several processes may have the
+    same file open, and a change made by one is seen by the next search of every other.
     """
 
     def __init__(self, store: Store) -> None:
@@ -56,7 +56,8 @@ class Gallery:
 
         Args:
             path: the file. SQLite keeps two more beside it while it is open, `-wal` and `-shm`.
-            model_id: the embedder's; None opens an existing file whatever its model, for tools that list or move.
+            model_id: the embedder's; None opens an existing file whatever its model, for tools that list or
+            move.
             dimension: length of an embedding, 2 to 16384.
             template: how a new file stores templates: ``int8`` (one byte a component) or ``float32``.
                 An existing file keeps its own.
@@ -79,7 +80,11 @@ class Gallery:
         if not 0 <= busy_timeout_ms <= 600_000:
             raise InputError(f"Gallery.open: busy_timeout_ms: expected 0 to 600000, got {busy_timeout_ms}")
         store = Store(
-            Path(path), model_id=model_id, dimension=dimension, encoding=template, busy_timeout_ms=busy_timeout_ms
+            Path(path),
+            model_id=model_id,
+            dimension=dimension,
+            encoding=template,
+            busy_timeout_ms=busy_timeout_ms,
         )
         gallery = cls(store)
         try:
@@ -140,7 +145,9 @@ class Gallery:
         return self._store.add(name, self._store.codec.encode(rows), infos, packed)
 
     def remove(self, name: str) -> None:
-        """Remove a person with all templates; the bytes in the file are overwritten. Raises PersonNotFoundError."""
+        """Remove a person with all templates; the bytes in the file are overwritten. Raises
+        PersonNotFoundError.
+        """
         self._store.remove(check_name("Gallery.remove", name))
         self._store.database.forget_deleted()
 
@@ -191,7 +198,8 @@ class Gallery:
         return results
 
     def export(self, path: str | os.PathLike[str]) -> int:
-        """Write everybody to a portable file (`docs/formats/gallery-export.md`), mode 0600; returns the people written.
+        """Write everybody to a portable file (`docs/formats/gallery-export.md`), mode 0600; returns the
+        people written.
 
         The file appears whole or not at all; an existing one is replaced. Raises GalleryError.
         """
@@ -239,7 +247,9 @@ def _infos(
 ) -> list[TemplateInfo]:
     for word, given in (("qualities", qualities), ("source_hashes", source_hashes)):
         if given is not None and (isinstance(given, str) or len(given) != count):
-            raise InputError(f"Gallery.add: {word}: expected one for each of {count} embeddings, got {len(given)}")
+            raise InputError(
+                f"Gallery.add: {word}: expected one for each of {count} embeddings, got {len(given)}"
+            )
     scores: list[float | None] = [None] * count
     if qualities is not None:
         scores = [float(one) for one in qualities]
@@ -249,7 +259,9 @@ def _infos(
     if source_hashes is not None:
         for one in source_hashes:
             if not isinstance(one, str) or not 1 <= len(one) <= 128 or not one.isprintable():
-                raise InputError("Gallery.add: source_hashes: expected texts of 1 to 128 printable characters")
+                raise InputError(
+                    "Gallery.add: source_hashes: expected texts of 1 to 128 printable characters"
+                )
         hashes = list(source_hashes)
     return [TemplateInfo(*pair) for pair in zip(scores, hashes, strict=True)]
 
@@ -274,5 +286,5 @@ def _nearest_people(
         people, similarities = people[order], similarities[order]
         _, first = np.unique(people, return_index=True)
         first = np.sort(first)[:k]
-        results.append((people[first], cast("FloatArray", similarities[first])))
+        results.append((people[first], similarities[first]))
     return results

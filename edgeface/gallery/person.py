@@ -39,7 +39,9 @@ class Person:
 
 
 def check_name(where: str, given: object) -> str:
-    """The name in NFC. Raises InputError when it is not 1 to 200 characters of text without control characters."""
+    """The name in NFC. Raises InputError when it is not 1 to 200 characters of text without control
+    characters.
+    """
     if not isinstance(given, str):
         raise InputError(f"{where}: expected a name as str, got {type(given).__name__}")
     name = unicodedata.normalize("NFC", given)
@@ -48,7 +50,9 @@ def check_name(where: str, given: object) -> str:
     # Cc control, Cs half of a surrogate pair (cannot be stored as UTF-8), Zl and Zp line breaks.
     for character in name:
         if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
-            raise InputError(f"{where}: expected a name without control characters, got U+{ord(character):04X} in it")
+            raise InputError(
+                f"{where}: expected a name without control characters, got U+{ord(character):04X} in it"
+            )
     return name
 
 
@@ -64,7 +68,9 @@ def pack_metadata(where: str, given: Mapping[str, Any] | None) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: metadata: expected a mapping that JSON can hold: {error}") from error
     if length > METADATA_LIMIT_BYTES:
-        raise InputError(f"{where}: metadata: expected at most {METADATA_LIMIT_BYTES} bytes of JSON, got {length}")
+        raise InputError(
+            f"{where}: metadata: expected at most {METADATA_LIMIT_BYTES} bytes of JSON, got {length}"
+        )
     return text
 
 

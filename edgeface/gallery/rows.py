@@ -1,6 +1,7 @@
 """The templates in memory: rows that never move under a running search.
 
-Rows are only appended, and a removed row is only masked, so a search that began before a change finishes on sound
+Rows are only appended, and a removed row is only masked, so a search that began before a change finishes on
+sound
 memory. When more than a fifth is dead the rows are copied into new arrays; older views keep the old ones.
 """
 
@@ -67,7 +68,8 @@ class Rows:
         """Add rows; `template_ids` rise and lie above every id added before."""
         end = self._used + len(rows)
         if end > len(self._rows):
-            # A half more each time: the copies cost a constant per row, and at most a third of the memory is spare.
+            # A half more each time: the copies cost a constant per row, and at most a third of the memory is
+            # spare.
             self._move(max(end, 64, self._used + self._used // 2), slice(0, self._used))
         self._rows[self._used : end] = rows
         self._template_ids[self._used : end] = template_ids

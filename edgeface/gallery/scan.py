@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def quantize_templates(x: npt.NDArray[np.float32], *, scale: float) -> npt.NDArray[np.int8]:
     """Unit rows as int8 steps of `scale`, rounded half to even, saturated at 127."""
-    return np.clip(np.rint(x / np.float32(scale)), -127, 127).astype(np.int8)
+    coded: npt.NDArray[np.int8] = np.clip(np.rint(x / np.float32(scale)), -127, 127).astype(np.int8)
+    return coded
 
 
 def best_rows(

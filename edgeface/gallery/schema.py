@@ -1,7 +1,7 @@
 """The gallery file's tables, versions and migrations; specified in `docs/formats/gallery.md`.
 
-A new file runs every migration from 0; an older one runs those it lacks. Both in one transaction, so a power cut
-leaves the file at one version or the other.
+A new file runs every migration from 0; an older one runs those it lacks. Both in one transaction, so a power
+cut leaves the file at one version or the other.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ APPLICATION_ID = 0x4546474C
 #: Kinds of change in the log. 1 and 2 change the search index, 3 changes a person's row only.
 ADDED, REMOVED, EDITED = 1, 2, 3
 
-#: Changes kept in the log. A reader that fell further behind loads everything again (0.2 s for 100,000 templates),
-#: so this trades about 2 MB of file for catching up cheaply after a large import.
+#: Changes kept in the log. A reader that fell further behind loads everything again (0.2 s for 100,000
+#: templates), so this trades about 2 MB of file for catching up cheaply after a large import.
 CHANGES_KEPT = 100_000
 
 _VERSION_1 = """

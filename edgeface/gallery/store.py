@@ -1,4 +1,6 @@
-"""The truth: people and templates in SQLite. Every change is one transaction, durable when the call returns."""
+"""The truth: people and templates in SQLite. Every change is one transaction, durable when the call
+returns.
+"""
 
 from __future__ import annotations
 
@@ -79,16 +81,22 @@ class Store:
         try:
             with self.database.reading() as connection:
                 row = connection.execute("SELECT model_id, dimension, encoding, scale FROM models").fetchone()
-                identity = connection.execute("SELECT value FROM settings WHERE key = 'gallery_id'").fetchone()
+                identity = connection.execute(
+                    "SELECT value FROM settings WHERE key = 'gallery_id'"
+                ).fetchone()
             if row is None or identity is None:
-                raise GalleryCorruptError(f"{path}: the rows that name its model are missing; restore a backup")
+                raise GalleryCorruptError(
+                    f"{path}: the rows that name its model are missing; restore a backup"
+                )
             self.gallery_id = str(identity[0])
             self.model_id = str(row[0])
             self.codec = Codec(int(row[1]), cast("Encoding", row[2]), float(row[3]))
             if new is not None and (self.model_id, self.codec.dimension) != new[:2]:
                 raise GalleryMismatchError(
-                    f"{path}: holds templates of model {self.model_id!r} with {self.codec.dimension} components, this "
-                    f"embedder is {model_id!r} with {dimension}; open it with that embedder, or enrol everybody again "
+                    f"{path}: holds templates of model {self.model_id!r} with {self.codec.dimension} "
+                    f"components, this "
+                    f"embedder is {model_id!r} with {dimension}; open it with that embedder, or enrol "
+                    f"everybody again "
                     "into a new gallery file (templates of two models cannot be compared)"
                 )
         except BaseException:
@@ -131,8 +139,8 @@ class Store:
         created_ms: int | Sequence[int],
     ) -> None:
         """Insert templates within the caller's transaction."""
-        # Ids are given here and not by SQLite because the checksum covers them. sqlite_sequence keeps the largest
-        # id ever given, so none is used twice.
+        # Ids are given here and not by SQLite because the checksum covers them. sqlite_sequence keeps the
+        # largest id ever given, so none is used twice.
         last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'templates'").fetchone()
         template_id = int(last[0]) if last else 0
         for number, info in enumerate(infos):
@@ -189,13 +197,19 @@ class Store:
         return {one: str(row[0]) for one, row in found.items() if row is not None}
 
     def changes(self, seq: int) -> Change:
-        """What happened after change number `seq`; everything there is when the log does not reach back so far."""
+        """What happened after change number `seq`; everything there is when the log does not reach back so
+        far.
+        """
         with self.database.reading() as connection:
             last = _last_seq(connection)
             first = connection.execute("SELECT min(seq) FROM changes").fetchone()[0]
             if not 0 < seq <= last or (seq < last and (first is None or first > seq + 1)):
-                everything = "SELECT template_id, person_id, data, checksum FROM templates ORDER BY template_id"
-                return Change(last, True, list(self._load(connection.execute(everything))), np.empty(0, np.int64))
+                everything = (
+                    "SELECT template_id, person_id, data, checksum FROM templates ORDER BY template_id"
+                )
+                return Change(
+                    last, True, list(self._load(connection.execute(everything))), np.empty(0, np.int64)
+                )
             removed = connection.execute(
                 "SELECT template_id FROM changes WHERE seq > ? AND kind = ?", (seq, schema.REMOVED)
             ).fetchall()
@@ -205,13 +219,16 @@ class Store:
                 (seq, schema.ADDED),
             )
             return Change(
-                last, False, list(self._load(added)), np.array([row[0] for row in removed], np.int64).reshape(-1)
+                last,
+                False,
+                list(self._load(added)),
+                np.array([row[0] for row in removed], np.int64).reshape(-1),
             )
 
     def _load(self, cursor: sqlite3.Cursor) -> Iterator[tuple[IntArray, IntArray, RowArray]]:
         while rows := cursor.fetchmany(_CHUNK):
-            for row in rows:
-                check_stored(*row, self.codec.size)
+            for template_id, person_id, data, stored in rows:
+                check_stored(template_id, person_id, data, stored, self.codec.size)
             template_ids = np.array([row[0] for row in rows], np.int64)
             person_ids = np.array([row[1] for row in rows], np.int64)
             yield template_ids, person_ids, self.codec.decode([row[2] for row in rows])
@@ -220,7 +237,9 @@ class Store:
         return _as_person(connection.execute(_PERSON + "WHERE name = ?", (name,)).fetchone())
 
     def _nobody(self, name: str) -> PersonNotFoundError:
-        return PersonNotFoundError(f"{self.path}: nobody named {name!r}; `edgeface gallery list` shows who is enrolled")
+        return PersonNotFoundError(
+            f"{self.path}: nobody named {name!r}; `edgeface gallery list` shows who is enrolled"
+        )
 
 
 def prune(connection: sqlite3.Connection) -> None:
@@ -234,4 +253,6 @@ def _last_seq(connection: sqlite3.Connection) -> int:
 
 
 def _as_person(row: Sequence[Any]) -> Person:
-    return Person(int(row[0]), str(row[1]), int(row[5]), json.loads(row[2]), iso(int(row[3])), iso(int(row[4])))
+    return Person(
+        int(row[0]), str(row[1]), int(row[5]), json.loads(row[2]), iso(int(row[3])), iso(int(row[4]))
+    )

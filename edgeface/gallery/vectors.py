@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -23,18 +24,18 @@ Encoding = Literal["int8", "float32"]
 #: A row's length may differ from 1 by this much: float32 and float16 engines normalise to within 1e-3.
 UNIT_TOLERANCE = 2e-3
 
-#: A template whose int8 form points elsewhere than the vector itself is refused. Rounding alone gives a cosine of
-#: 0.9998 for SFace; less than this means that components were cut off at 127 * scale.
+#: A template whose int8 form points elsewhere than the vector itself is refused. Rounding alone gives a
+#: cosine of 0.9998 for SFace; less than this means that components were cut off at 127 * scale.
 LEAST_FIDELITY = 0.99
 
 
 def default_scale(dimension: int) -> float:
     """The int8 step for embeddings of this length.
 
-    0.5 / 127 at 128 components and above: the largest component of 7,701 SFace embeddings of LFW was 0.435. Shorter
-    vectors have larger components, in proportion to 1 / sqrt(dimension).
+    0.5 / 127 at 128 components and above: the largest component of 7,701 SFace embeddings of LFW was 0.435.
+    Shorter vectors have larger components, in proportion to 1 / sqrt(dimension).
     """
-    return min(1.0, 0.5 * max(1.0, (128 / dimension) ** 0.5)) / 127
+    return min(1.0, 0.5 * max(1.0, math.sqrt(128 / dimension))) / 127
 
 
 def check_rows(where: str, given: object, dimension: int) -> FloatArray:
@@ -82,8 +83,10 @@ class Codec:
         poor = np.flatnonzero(cosines(rows, coded) < LEAST_FIDELITY)
         if len(poor):
             raise InputError(
-                f"Gallery.add: row {poor[0]} has a component of {np.abs(rows[poor[0]]).max():.3f}; int8 templates of this "
-                f"gallery hold up to {127 * self.scale:.3f}; open the gallery with template='float32' for such a model"
+                f"Gallery.add: row {poor[0]} has a component of {np.abs(rows[poor[0]]).max():.3f}; int8 "
+                f"templates of this "
+                f"gallery hold up to {127 * self.scale:.3f}; open the gallery with template='float32' for "
+                f"such a model"
             )
         return coded
 
@@ -92,7 +95,9 @@ class Codec:
         return np.frombuffer(b"".join(blobs), dtype=self.dtype).reshape(-1, self.dimension)
 
     def probes(self, rows: FloatArray) -> RowArray:
-        """Probe rows in the encoding, for ranking only: each is stretched to int8's whole range, which keeps its order."""
+        """Probe rows in the encoding, for ranking only: each is stretched to int8's whole range, which keeps
+        its order.
+        """
         if self.encoding == "float32":
             return rows.astype("<f4", copy=False)
         stretched = rows * (127 * self.scale / np.abs(rows).max(axis=1, keepdims=True))
@@ -100,7 +105,9 @@ class Codec:
 
 
 def cosines(probe: FloatArray, stored: RowArray) -> FloatArray:
-    """Cosines of one probe (d,) or of n probes (n, d), row by row, with stored rows (n, d) of either encoding."""
+    """Cosines of one probe (d,) or of n probes (n, d), row by row, with stored rows (n, d) of either
+    encoding.
+    """
     rows = stored.astype(np.float32)
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     dots = rows @ probe if probe.ndim == 1 else np.einsum("ij,ij->i", rows, probe)
@@ -117,6 +124,7 @@ def check_stored(template_id: int, person_id: int, data: bytes, stored: int, siz
     """Refuse a template that is not what was written. Raises GalleryCorruptError."""
     if len(data) != size or checksum(template_id, person_id, data) != stored:
         raise GalleryCorruptError(
-            f"template {template_id} of person {person_id} is damaged; `edgeface gallery check FILE --repair` removes "
+            f"template {template_id} of person {person_id} is damaged; `edgeface gallery check FILE "
+            f"--repair` removes "
             "damaged templates and says whom to enrol again"
         )

@@ -27,7 +27,10 @@ def units() -> Units:
 
     def draw(count: int, dimension: int = 128) -> npt.NDArray[np.float32]:
         rows = random.standard_normal((count, dimension))
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        unit: npt.NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(
+            np.float32
+        )
+        return unit
 
     return draw
 
