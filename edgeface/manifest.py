@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from edgeface.errors import ModelIntegrityError, ModelNotFoundError, RecipeError
@@ -193,7 +194,7 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
         thresholds=None
         if document.get("thresholds") is None
         else parse_thresholds(read.table("thresholds")),
-        build=document.get("build") if isinstance(document.get("build"), dict) else {},
+        build=read.table("build").document if "build" in document else {},
     )
     if kind == "embedder" and (manifest.input_size is None or "embedding" not in manifest.outputs):
         raise RecipeError(f"{where}: an embedder needs a fixed input_size and an output named 'embedding'")
@@ -224,9 +225,11 @@ def parse_thresholds(read: Reader) -> Thresholds:
                 tar=one.number("tar", 0.0, 1.0),
             )
         )
-    for before, after in zip(points, points[1:], strict=False):
+    for before, after in pairwise(points):
         if after.fmr >= before.fmr or after.similarity <= before.similarity:
-            raise RecipeError(f"{read.where}: points: expected falling fmr and rising similarity, got {before}, {after}")
+            raise RecipeError(
+                f"{read.where}: points: expected falling fmr and rising similarity, got {before}, {after}"
+            )
     return Thresholds(read.text("origin"), read.integer("impostor_pairs", low=1), tuple(points))
 
 
@@ -243,7 +246,9 @@ def check_file(model: Path, manifest: Manifest) -> bytes:
     try:
         content = model.read_bytes()
     except FileNotFoundError:
-        raise ModelNotFoundError(f"{model}: no such model file; its manifest is there, so fetch or build again") from None
+        raise ModelNotFoundError(
+            f"{model}: no such model file; its manifest is there, so fetch or build again"
+        ) from None
     except OSError as error:
         raise ModelIntegrityError(f"{model}: cannot read the model file: {error}") from error
     digest = hashlib.sha256(content).hexdigest()

@@ -83,7 +83,7 @@ class Faces:
     @classmethod
     def empty(cls) -> Faces:
         """No face at all."""
-        return cls(np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2)))
+        return cls(*(np.empty(shape, np.float32) for shape in ((0, 4), 0, (0, 5, 2))))
 
     def __len__(self) -> int:
         return len(self.scores)
