@@ -92,7 +92,8 @@ def _opencv(yunet: Path, sface: Path) -> tuple[str, Pipeline]:
             sizes[size] = cv2.FaceDetectorYN.create(str(yunet), "", size, 0.7, 0.3, 5000)
         _, faces = sizes[size].detect(frame)
         crop = recognizer.alignCrop(frame, faces[0])
-        return np.asarray(recognizer.feature(crop), np.float32).reshape(-1)
+        feature: FloatArray = np.array(recognizer.feature(crop), np.float32)[0]
+        return feature
 
     return f"OpenCV {cv2.__version__}", run
 
