@@ -30,6 +30,8 @@ NATIVE = Extension(
 
 setup(
     ext_modules=cythonize([NATIVE]),
+    # Also beside the sources: Python started in this folder finds ./edgeface before the installed package.
+    options={"build_ext": {"inplace": True}},
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={

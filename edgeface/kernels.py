@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 IMPLEMENTATION = os.environ.get("EDGEFACE_KERNELS") or "native"
 if IMPLEMENTATION not in ("native", "python"):
     raise ConfigurationError(f"EDGEFACE_KERNELS: expected native or python, got {IMPLEMENTATION!r}")
-_side: Any = importlib.import_module("edgeface._native" if IMPLEMENTATION == "native" else "edgeface._kernels_py")
+try:
+    _side: Any = importlib.import_module(f"edgeface.{'_native' if IMPLEMENTATION == 'native' else '_kernels_py'}")
+except ModuleNotFoundError as error:
+    raise ConfigurationError(
+        f"{error}: this is edgeface's source folder ({os.path.dirname(__file__)}), in which nothing was built; "
+        "run Python in another folder, or `pip install -e .` here"
+    ) from error
 
 #: Scale of an int8 template: components of a unit vector up to 0.5 are kept. The largest seen is 0.435.
 TEMPLATE_SCALE = 0.5 / 127
