@@ -1,6 +1,9 @@
 """Builds the native module. Everything else about the package stands in pyproject.toml."""
 
-from setuptools import setup
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
 
 PACKAGES = {
     "edgeface": "edgeface",
@@ -11,7 +14,22 @@ PACKAGES = {
     "edgeface.tools.bench": "tools/bench",
 }
 
+# One portable build: the files named simd_* choose their instruction sets themselves, function by function, and the
+# processor is asked at run time. So no -march here. Contracted multiply-adds would give each machine its own rounding.
+NATIVE = Extension(
+    "edgeface._native",
+    sources=["cpp_ext/_native.pyx", *sorted(str(path) for path in Path("cpp_ext").glob("*.cpp") if path.stem != "_native")],
+    depends=[str(path) for pattern in ("*.hpp", "*.inl") for path in Path("cpp_ext").glob(pattern)],
+    include_dirs=["cpp_ext"],
+    language="c++",
+    extra_compile_args=[
+        "-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
+        "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi",
+    ],  # fmt: skip
+)
+
 setup(
+    ext_modules=cythonize([NATIVE]),
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={

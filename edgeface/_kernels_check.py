@@ -141,8 +141,8 @@ def detections(
             raise InputError(f"{name}: expected 0 to 1, got {value!r}")
     if top_k < 1 or (max_faces is not None and max_faces < 0):
         raise InputError(f"top_k, max_faces: expected at least 1 and 0, got {top_k} and {max_faces}")
-    if not strides or any(stride < 1 for stride in strides):
-        raise InputError(f"strides: expected positive numbers, got {strides!r}")
+    if not 1 <= len(strides) <= 16 or any(stride < 1 for stride in strides):
+        raise InputError(f"strides: expected 1 to 16 positive numbers, got {strides!r}")
     for stride in strides:
         count = -(-height // stride) * -(-width // stride) * anchors
         for name, columns in names.items():

@@ -44,7 +44,7 @@ def _grid(size: tuple[int, int], stride: int, anchors: int) -> tuple[Array, Arra
 
 
 def _finite(*arrays: Array) -> Array:
-    return np.logical_and.reduce([np.isfinite(a).reshape(len(a), -1).all(axis=1) for a in arrays])
+    return np.logical_and.reduce([np.isfinite(a).all(axis=tuple(range(1, a.ndim))) for a in arrays])
 
 
 def _select(
@@ -196,10 +196,9 @@ def _grey(crops: Array) -> Array:
 
 def _variance(values: Array) -> Array:
     """(N,) float64: variance of each picture from exact integer sums."""
-    flat = values.reshape(len(values), -1)
-    count = float(flat.shape[1])
-    mean = flat.sum(axis=1).astype(np.float64) / count
-    return np.maximum((flat**2).sum(axis=1).astype(np.float64) / count - mean * mean, 0.0)
+    count = float(values.shape[1] * values.shape[2])
+    mean = values.sum(axis=(1, 2)).astype(np.float64) / count
+    return np.maximum((values**2).sum(axis=(1, 2)).astype(np.float64) / count - mean * mean, 0.0)
 
 
 def sharpness(crops: Array) -> Array:
@@ -213,8 +212,8 @@ def sharpness(crops: Array) -> Array:
 
 
 def exposure(crops: Array) -> Array:
-    grey = _grey(crops).reshape(len(crops), -1)
-    return (grey.sum(axis=1).astype(np.float64) / grey.shape[1] / 255).astype(np.float32)
+    grey = _grey(crops)
+    return (grey.sum(axis=(1, 2)).astype(np.float64) / (grey.shape[1] * grey.shape[2]) / 255).astype(np.float32)
 
 
 def contrast(crops: Array) -> Array:

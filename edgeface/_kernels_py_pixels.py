@@ -190,7 +190,7 @@ def _positions(matrix: Array, height: int, width: int) -> tuple[Array, Array] | 
             along_x = (unit * ix * x).astype(np.float32)
             along_y = (unit * (iy * y + i0)).astype(np.float32)
         position = along_x[None, :] + along_y[:, None]
-        limit = np.float32(1 << 23)  # far outside any frame (at most 2**15 pixels), and exact in float32
+        limit = np.float32(1 << 22)  # 2**15 pixels, one more than a frame can have; exact in float32
         found.append(np.rint(np.clip(position, -limit, limit)).astype(np.int64))
     return found[0], found[1]
 

@@ -13,6 +13,7 @@ from edgeface.types import Faces
 
 if TYPE_CHECKING:
     from edgeface.runtime.engine import Engine
+    from edgeface.types import FloatArray
 
 GRID = 32  # the coarsest stride of the heads: the network's sides are multiples of it
 DECODERS = {"yunet": kernels.decode_yunet, "scrfd": kernels.decode_scrfd}
@@ -100,12 +101,9 @@ class Detector:
         )
         # Centres of pixels map to centres of pixels: x_frame + 0.5 = (x_network + 0.5) * ratio.
         ratio = np.array([frame.shape[1] / resized[1], frame.shape[0] / resized[0]], np.float32)
-        shift = (ratio - 1) / 2
-        return Faces(
-            boxes * np.tile(ratio, 2) + np.tile(shift, 2),
-            scores,
-            landmarks * ratio + shift,
-        )
+        shift: FloatArray = (ratio - np.float32(1)) * np.float32(0.5)
+        points: FloatArray = landmarks * ratio + shift
+        return Faces(boxes * np.tile(ratio, 2) + np.tile(shift, 2), scores, points)
 
     def _geometry(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Sizes (height, width) of the picture inside the network's input, and of that input."""

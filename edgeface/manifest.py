@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from edgeface.errors import ModelIntegrityError, ModelNotFoundError, RecipeError
@@ -163,7 +163,7 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
         raise RecipeError(f"{where}: not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise RecipeError(f'{where}: not an edgeface manifest (expected "format": "{FORMAT}")')
-    if document.get("version") != VERSION:
+    if document.get("version") is True or document.get("version") != VERSION:
         raise RecipeError(
             f"{where}: manifest version {document.get('version')!r}, this edgeface reads {VERSION}; "
             "rebuild the engine or update edgeface"
@@ -193,7 +193,7 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
         thresholds=None
         if document.get("thresholds") is None
         else parse_thresholds(read.table("thresholds")),
-        build=document.get("build") if isinstance(document.get("build"), dict) else {},
+        build=read.table("build").document if "build" in document else {},
     )
     if kind == "embedder" and (manifest.input_size is None or "embedding" not in manifest.outputs):
         raise RecipeError(f"{where}: an embedder needs a fixed input_size and an output named 'embedding'")
@@ -203,8 +203,8 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
 def parse_preprocessing(read: Reader) -> Preprocessing:
     """Check the preprocessing table of a recipe or manifest."""
     mean, std = read.triple("mean"), read.triple("std")
-    if min(abs(value) for value in std) < 1e-6:
-        raise RecipeError(f"{read.where}: std: expected numbers other than 0, got {std}")
+    if not all(1e-6 <= value <= 1e6 for value in std):  # what the kernels take
+        raise RecipeError(f"{read.where}: std: expected numbers from 1e-6 to 1e6, got {std}")
     color = read.choice("color", ("rgb", "bgr"))
     return Preprocessing(cast("Literal['rgb', 'bgr']", color), mean, std)
 
@@ -219,14 +219,16 @@ def parse_thresholds(read: Reader) -> Thresholds:
         one = Reader(row, f"{read.where}.points[{number}]")
         points.append(
             OperatingPoint(
-                fmr=one.number("fmr", 0.0, 1.0),
+                fmr=one.number("fmr", 1e-12, 1.0),  # its logarithm is taken
                 similarity=one.number("similarity", -1.0, 1.0),
                 tar=one.number("tar", 0.0, 1.0),
             )
         )
-    for before, after in zip(points, points[1:], strict=False):
+    for before, after in pairwise(points):
         if after.fmr >= before.fmr or after.similarity <= before.similarity:
-            raise RecipeError(f"{read.where}: points: expected falling fmr and rising similarity, got {before}, {after}")
+            raise RecipeError(
+                f"{read.where}: points: expected falling fmr and rising similarity, got {before}, {after}"
+            )
     return Thresholds(read.text("origin"), read.integer("impostor_pairs", low=1), tuple(points))
 
 
@@ -243,7 +245,9 @@ def check_file(model: Path, manifest: Manifest) -> bytes:
     try:
         content = model.read_bytes()
     except FileNotFoundError:
-        raise ModelNotFoundError(f"{model}: no such model file; its manifest is there, so fetch or build again") from None
+        raise ModelNotFoundError(
+            f"{model}: no such model file; its manifest is there, so fetch or build again"
+        ) from None
     except OSError as error:
         raise ModelIntegrityError(f"{model}: cannot read the model file: {error}") from error
     digest = hashlib.sha256(content).hexdigest()
@@ -308,7 +312,8 @@ class Reader:
         if (
             not isinstance(value, (list, tuple))
             or len(value) != count
-            or any(isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) for v in value)
+            # Not isfinite: it raises on a whole number that is too large for a float.
+            or any(isinstance(v, bool) or not isinstance(v, (int, float)) or not abs(v) <= 1e30 for v in value)
         ):
             raise self._fail(key, f"{count} numbers")
         return tuple(float(v) for v in value)

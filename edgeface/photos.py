@@ -28,19 +28,26 @@ def find_photos(places: Iterable[str | Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for place in places:
-        path = Path(place)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            if not inside:
-                raise InputError(f"{place}: no photograph in this folder ({', '.join(sorted(SUFFIXES))})")
-        elif path.exists():
-            inside = [path]
-        else:
-            inside = sorted(p for p in map(Path, glob.glob(str(place), recursive=True)) if p.is_file())
-            if not inside:
-                raise InputError(f"{place}: no such file, folder or pattern")
-        found.update(dict.fromkeys(inside))
+        try:
+            found.update(dict.fromkeys(_inside(place)))
+        except OSError as error:  # a name that is too long, a disk that fails
+            raise InputError(f"{place}: cannot look there: {error.strerror or error}") from error
     return list(found)
+
+
+def _inside(place: str | Path) -> list[Path]:
+    path = Path(place)
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not inside:
+            raise InputError(f"{place}: no photograph in this folder ({', '.join(sorted(SUFFIXES))})")
+    elif path.exists():
+        inside = [path]
+    else:
+        inside = sorted(p for p in map(Path, glob.glob(str(place), recursive=True)) if p.is_file())
+        if not inside:
+            raise InputError(f"{place}: no such file, folder or pattern")
+    return inside
 
 
 def read_photo(path: str | Path) -> ByteArray:

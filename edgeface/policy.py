@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from edgeface.errors import ConfigurationError, InputError
@@ -107,14 +108,14 @@ def _margin(table: Thresholds | None, similarity: float) -> float:
     if table is None or len(table.points) < 2:
         return 0.0
     points = table.points
-    pairs = list(zip(points, points[1:], strict=False))
+    pairs = list(pairwise(points))
     # The measured step that ends at the threshold or next above it; beyond the table, its last one.
     low, high = next((pair for pair in pairs if similarity <= pair[1].similarity + 1e-9), pairs[-1])
     return (high.similarity - low.similarity) / (math.log10(low.fmr) - math.log10(high.fmr))
 
 
 def _interpolate(points: list[tuple[float, float]], x: float) -> float:
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x <= x1:
             return y0 + (y1 - y0) * max(0.0, x - x0) / (x1 - x0)
     return points[-1][1]

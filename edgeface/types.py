@@ -83,7 +83,7 @@ class Faces:
     @classmethod
     def empty(cls) -> Faces:
         """No face at all."""
-        return cls(np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2)))
+        return cls(*(np.empty(shape, np.float32) for shape in ((0, 4), 0, (0, 5, 2))))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -91,9 +91,9 @@ class Faces:
     def __iter__(self) -> Iterator[Faces]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, index: int | slice | npt.NDArray[Any]) -> Faces:
+    def __getitem__(self, index: int | np.integer[Any] | slice | npt.NDArray[Any]) -> Faces:
         """The chosen faces, by number, slice, mask or array of numbers; always a `Faces`."""
-        if isinstance(index, int):
+        if isinstance(index, (int, np.integer)):  # np.integer: what argmax gives
             if not -len(self) <= index < len(self):
                 raise IndexError(f"face {index} of {len(self)}")
             index = np.array([index])

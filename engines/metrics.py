@@ -43,7 +43,7 @@ class Scores:
         genuine: similarities of pairs of one person, rising.
         impostor_top: the highest similarities of pairs of two people, falling.
         impostors: number of pairs of two people.
-        nearest_right: for each row of the embeddings that has a partner, whether its nearest other row is the same person.
+        nearest_right: for each row that has a partner, whether its nearest other row is the same person.
     """
 
     genuine: FloatArray
@@ -62,7 +62,9 @@ def operating_point(genuine: FloatArray, impostor_top: FloatArray, impostors: in
     return Operating(far, accepted / max(len(genuine), 1), threshold, allowed >= 10)
 
 
-def pair_points(similarities: FloatArray, same: npt.NDArray[np.bool_], rates: Sequence[float] = RATES) -> list[Operating]:
+def pair_points(
+    similarities: FloatArray, same: npt.NDArray[np.bool_], rates: Sequence[float] = RATES
+) -> list[Operating]:
     """Operating points over a list of pairs."""
     genuine = np.sort(similarities[same])
     impostor = np.sort(similarities[~same])[::-1]

@@ -122,7 +122,7 @@ def _store(recipe: Recipe, content: bytes) -> Path:
         precision="fp32",
         runtime="onnxruntime",
         licence=recipe.licence,
-        source=f"{source.wheel}:{source.member}" if source.wheel else f"file {source.file.name if source.file else ''}",
+        source=f"{source.wheel}:{source.member}" if source.file is None else f"file {source.file.name}",
         input_name=recipe.input_name,
         input_size=recipe.input_size,
         max_batch=recipe.max_batch,
@@ -139,7 +139,8 @@ def _store(recipe: Recipe, content: bytes) -> Path:
         write_atomically(manifest_path(path), manifest.to_json().encode())
     except OSError as error:
         raise ModelFetchError(
-            f"{path}: cannot store the model: {error}; free {len(content) >> 20} MiB or set EDGEFACE_HOME to another folder"
+            f"{path}: cannot store the model ({len(content) >> 20} MiB): {error}; "
+            "free space or set EDGEFACE_HOME to another folder"
         ) from error
     return path
 

@@ -30,7 +30,8 @@ else:
 FORMAT = "edgeface-recipe"
 VERSION = 1
 HEADS = ("yunet", "scrfd")
-TOP_LEVEL = {"format", "version", "name", "kind", "licence", "source", "input", "output", "thresholds", "limits", "card"}
+TABLES = {"source", "input", "output", "thresholds", "limits", "card"}
+TOP_LEVEL = {"format", "version", "name", "kind", "licence", *TABLES}
 
 
 @dataclass(frozen=True)

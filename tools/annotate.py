@@ -21,7 +21,7 @@ def annotate(frame: ByteArray, people: Sequence[Recognition]) -> ByteArray:
     """A copy of the frame with every face's box, points, name and similarity."""
     import cv2
 
-    picture = np.ascontiguousarray(frame).copy()
+    picture: ByteArray = np.ascontiguousarray(frame).copy()
     scale = max(frame.shape[:2]) / 640
     thick = max(1, round(2 * scale))
     for person in people:

@@ -18,9 +18,8 @@ from edgeface.tools.session import Photos, open_recognizer
 @gallery_option
 @model_options
 @json_option
-@click.pass_context
 def command(
-    context: click.Context, name: str, photos: tuple[Path, ...], gallery_path: Path, as_json: bool, **options: Any
+    name: str, photos: tuple[Path, ...], gallery_path: Path, as_json: bool, **options: Any
 ) -> None:
     """Enrol NAME from photographs with exactly one face each, or add to what is there of NAME.
 
@@ -41,4 +40,4 @@ def command(
         print_json({"person": vars(person), "photos": enrolled, "failed": places.failed})
     else:
         click.echo(f"{person.name}: {enrolled} photographs enrolled, {person.templates} templates in {gallery_path}")
-    context.exit(places.exit_code())
+    click.get_current_context().exit(places.exit_code())

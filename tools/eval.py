@@ -27,7 +27,7 @@ def command() -> None:
               help="Folder with name/name_0001.jpg and so on.")
 @click.option("--pairs", "pairs_file", type=click.Path(dir_okay=False, path_type=Path), required=True,
               help="Pairs file in LFW's format.")
-@click.option("--recipe", default="sface", show_default=True, help="The embedder: recipe name, recipe file or model file.")
+@click.option("--recipe", default="sface", show_default=True, help="The embedder: recipe name or file, or model file.")
 @click.option("--engine", type=click.Path(dir_okay=False, path_type=Path), default=None,
               help="A built engine of the embedder, instead of the recipe's FP32 model.")
 @click.option("--detector", default="yunet", show_default=True, help="Recipe name, recipe file or model file.")
@@ -64,7 +64,9 @@ def pairs(
     paths = [protocol.photo_path(images, photo) for photo in photos]
     absent = [path for path in paths if not path.is_file()]
     if absent:
-        raise InputError(f"{images}: {len(absent)} of {len(paths)} photographs of {pairs_file} are absent, first {absent[0]}")
+        raise InputError(
+            f"{images}: {len(absent)} of {len(paths)} photographs of {pairs_file} are absent, first {absent[0]}"
+        )
     with (
         _engine(detector, threads) as detecting,
         (load_engine(engine, threads=threads) if engine else _engine(recipe, threads)) as embedding,

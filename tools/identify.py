@@ -8,7 +8,14 @@ from typing import Any
 import click
 
 from edgeface.errors import EdgefaceError, InputError
-from edgeface.tools.output import decision_options, gallery_option, json_option, model_options, print_json, print_table
+from edgeface.tools.output import (
+    decision_options,
+    gallery_option,
+    json_option,
+    model_options,
+    print_json,
+    print_table,
+)
 from edgeface.tools.session import Photos, open_recognizer
 
 
@@ -20,9 +27,7 @@ from edgeface.tools.session import Photos, open_recognizer
 @click.option("--annotate", "folder", type=click.Path(file_okay=False, path_type=Path),
               help="Write a copy of each photograph with names into this folder.")  # fmt: skip
 @json_option
-@click.pass_context
 def command(
-    context: click.Context,
     photos: tuple[Path, ...],
     gallery_path: Path,
     folder: Path | None,
@@ -67,9 +72,9 @@ def command(
         print_json({"photos": documents, "failed": places.failed, "threshold": vars(policy)})
     else:
         print_table("people", ("photo", "face", "name", "decision", "similarity", "margin"), rows)
-        rate = "threshold chosen by the caller" if policy.fmr is None else f"false match rate {policy.fmr:g} a comparison"
+        rate = policy.origin if policy.fmr is None else f"false match rate {policy.fmr:g} a comparison"
         click.echo(f"match from similarity {policy.threshold:.3f}: {rate}")
-    context.exit(places.exit_code())
+    click.get_current_context().exit(places.exit_code())
 
 
 def _write(path: Path, frame: Any, people: Any) -> None:

@@ -50,7 +50,8 @@ def cli(verbose: bool) -> None:
 
     Exit codes: 0 done, 1 the job failed, 2 wrong usage.
     """
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    level = logging.DEBUG if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 threads_option = click.option(
-    "--threads", type=click.IntRange(1, 256), default=None, help="CPU threads of one network run (default: all, 4 at most)."
+    "--threads", type=click.IntRange(1, 256), default=None, help="CPU threads of one run (default: all, 4 at most)."
 )
 gallery_option = click.option(
     "--gallery",
@@ -109,7 +109,14 @@ def _cell(value: object) -> str:
 def progress_bar(title: str, total: int, *, as_bytes: bool = False) -> Iterator[Callable[[int], None]]:
     """A bar on standard error; the value is called with what is done so far. Silent where nobody watches."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     amount = DownloadColumn() if as_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())

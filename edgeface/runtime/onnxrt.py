@@ -58,7 +58,7 @@ class OnnxRuntimeEngine:
         options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 - its exceptions derive from Exception only
+        except Exception as error:
             raise EngineIncompatibleError(
                 f"{manifest.name}: onnxruntime {onnxruntime.__version__} refuses {manifest.file}: {str(error)[:300]}"
             ) from error
@@ -89,13 +89,14 @@ class OnnxRuntimeEngine:
         self._check_input(tensor)
         try:
             values = session.run(self._names, {self.manifest.input_name: tensor})
-        except Exception as error:  # noqa: BLE001 - its exceptions derive from Exception only
+        except Exception as error:
             raise InferenceError(f"{self.manifest.name}: onnxruntime failed: {str(error)[:300]}") from error
         return dict(zip(self._meanings, values, strict=True))
 
     def _check_input(self, tensor: FloatArray) -> None:
         manifest = self.manifest
-        expected = f"(N, 3, {'H, W' if manifest.input_size is None else '%d, %d' % manifest.input_size}) float32"
+        height, width = manifest.input_size or ("H", "W")
+        expected = f"(N, 3, {height}, {width}) float32"
         fits = isinstance(tensor, np.ndarray) and tensor.dtype == np.float32 and tensor.ndim == 4
         fits = fits and tensor.shape[1] == 3 and tensor.shape[0] >= 1
         if fits and manifest.input_size is None:

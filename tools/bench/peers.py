@@ -39,7 +39,7 @@ def rows(*, photo: Path | None, seconds: float) -> Iterator[Row]:
     from edgeface.tools.models import DEFAULT, ensure_models
 
     if photo is None:
-        frame = cv2.resize(read_photo(demo_photo("jacinda_ardern_2022.jpg"))[:689], (250, 250))
+        frame = np.asarray(cv2.resize(read_photo(demo_photo("jacinda_ardern_2022.jpg"))[:689], (250, 250)), np.uint8)
     else:
         frame = read_photo(photo)
     yunet, sface = ensure_models([load_recipe(name) for name in DEFAULT])
@@ -92,15 +92,16 @@ def _opencv(yunet: Path, sface: Path) -> tuple[str, Pipeline]:
             sizes[size] = cv2.FaceDetectorYN.create(str(yunet), "", size, 0.7, 0.3, 5000)
         _, faces = sizes[size].detect(frame)
         crop = recognizer.alignCrop(frame, faces[0])
-        return np.asarray(recognizer.feature(crop), np.float32)[0]
+        feature: FloatArray = np.array(recognizer.feature(crop), np.float32)[0]
+        return feature
 
     return f"OpenCV {cv2.__version__}", run
 
 
 def _dlib(yunet: Path, sface: Path) -> tuple[str, Pipeline]:
-    import face_recognition  # type: ignore[import-not-found]  # an optional peer without type hints
+    import face_recognition
 
     def run(frame: ByteArray) -> FloatArray:
-        return np.asarray(face_recognition.face_encodings(np.ascontiguousarray(frame[:, :, ::-1]))[0], np.float32)
+        return np.array(face_recognition.face_encodings(np.ascontiguousarray(frame[:, :, ::-1]))[0], np.float32)
 
     return f"face_recognition {metadata.version('face_recognition')}", run

@@ -1,0 +1,105 @@
+"""What a frame is: accepted as it comes from cameras and files, or refused with what was expected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edgeface.errors import InputError
+from edgeface.frames import check_frame, check_landmarks
+
+FRAME = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (None, "got NoneType; cv2.imread returns None"),
+        ([[1, 2, 3]], "got list"),
+        ("photo.jpg", "got str"),
+        (FRAME[:, :, 0], "use cv2.cvtColor"),
+        (FRAME[:, :, :1], r"got shape \(48, 64, 1\)"),
+        (np.dstack([FRAME, FRAME[:, :, :1]]), r"drop the alpha channel with frame\[:, :, :3\]"),
+        (FRAME[None], "give one frame at a time"),
+        (FRAME.astype(np.float32) / 255, r"got shape \(48, 64, 3\), dtype float32; scale to 0..255"),
+        (FRAME.astype(np.float64), "dtype float64; scale"),
+        (FRAME.astype(np.int16), "dtype int16"),
+        (FRAME.astype(np.uint16), "dtype uint16"),
+        (FRAME > 3, "dtype bool"),
+        (np.array([[["a"] * 3] * 64] * 64), "dtype <U1"),
+        (FRAME.astype(object), "dtype object"),
+        (np.empty((0, 0, 3), np.uint8), r"shape \(0, 0, 3\)"),
+        (np.empty((0,), np.uint8), r"shape \(0,\)"),
+        (FRAME[:31], "sides of 32 to 8192 px"),
+        (FRAME[:, :31], r"shape \(48, 31, 3\)"),
+        (np.broadcast_to(np.uint8(0), (8193, 64, 3)), r"shape \(8193, 64, 3\)"),
+        (np.broadcast_to(np.uint8(0), (1 << 40, 1 << 20, 3)), "expected"),
+    ],
+)
+def test_what_is_no_frame_is_refused_with_what_was_expected(frame: object, said: str) -> None:
+    with pytest.raises(InputError, match=said) as refusal:
+        check_frame(frame)
+    assert "expected a (height, width, 3) uint8 BGR array" in str(refusal.value)
+
+
+def test_a_plain_frame_is_not_copied() -> None:
+    rows = np.zeros((96, 100, 3), np.uint8)
+    for frame in (FRAME, rows[:, 10:74], rows[::2]):
+        assert check_frame(frame) is frame
+
+
+VIEWS = {
+    "mirrored": FRAME[:, ::-1],
+    "upside down": FRAME[::-1],
+    "RGB made BGR": FRAME[:, :, ::-1],
+    "every second column": np.repeat(FRAME, 2, axis=1)[:, ::2],
+    "transposed": FRAME.transpose(1, 0, 2),
+    "planes": np.ascontiguousarray(FRAME.transpose(2, 0, 1)).transpose(1, 2, 0),
+    "column order": np.asfortranarray(FRAME),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_any_strides_give_the_same_pixels(view: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    checked = check_frame(view)
+    assert np.array_equal(checked, view)
+    assert checked.strides[1:] == (3, 1)
+    assert checked.strides[0] > 0
+
+
+def test_read_only_frames_are_frames() -> None:
+    frame = FRAME.copy()
+    frame.flags.writeable = False
+    assert check_frame(frame) is frame
+
+
+@given(hnp.arrays(np.float64, st.sampled_from([(5, 2), (1, 5, 2), (3, 5, 2), (0, 5, 2)]),
+                  elements=st.floats(-1e6, 1e6)))  # fmt: skip
+def test_landmarks_of_one_face_or_several(points: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+    checked = check_landmarks(points)
+    assert checked.shape == (len(points) if points.ndim == 3 else 1, 5, 2)
+    assert checked.dtype == np.float32
+    assert checked.flags.c_contiguous
+    assert np.array_equal(checked.reshape(points.shape), points.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        (None, "expected an|expected shape|finite"),
+        ("points", "got str"),
+        ([[1, 2], [3]], "got list"),
+        (np.zeros((5, 3)), r"got \(5, 3\)"),
+        (np.zeros((2, 4, 2)), r"got \(2, 4, 2\)"),
+        (np.full((5, 2), np.nan), "NaN or infinity"),
+        (np.full((1, 5, 2), np.inf), "NaN or infinity"),
+    ],
+)
+def test_what_is_no_landmarks_is_refused(points: object, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_landmarks(points)
