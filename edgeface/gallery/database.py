@@ -6,6 +6,7 @@ Two connections: the writer takes SQLite's write lock, the reader serves searche
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -51,7 +52,8 @@ class Database:
         self._reader_lock = threading.RLock()
         self._pid = os.getpid()
         self._closed = False
-        created = _create(path) if model is not None else False
+        if model is not None:
+            _create(path)
         _check_access(path)
         with self._said():
             self._writer = self._connect()
@@ -59,12 +61,15 @@ class Database:
             with self._said():
                 self._prepare(model)
                 self._reader = self._connect()
+            # At every opening, not only the first: whoever created the file may have failed before this.
+            sync_folder(path.parent)
+            status = os.stat(path)
+        except OSError as error:
+            self._writer.close()
+            raise GalleryError(f"{path}: cannot make its folder durable: {error.strerror}") from error
         except BaseException:
             self._writer.close()
             raise
-        if created:
-            sync_folder(path.parent)
-        status = os.stat(path)
         self._identity = (status.st_dev, status.st_ino)
 
     def _connect(self) -> sqlite3.Connection:
@@ -80,8 +85,8 @@ class Database:
 
     def _prepare(self, model: tuple[str, int, str, float] | None) -> None:
         version = schema.check_stamp(schema.stamp(self._writer), str(self.path))
-        self._writer.execute("PRAGMA journal_mode = WAL")
         _set_up(self._writer)
+        self._writer.execute("PRAGMA journal_mode = WAL")
         if version < schema.VERSION:
             with self.writing() as connection:
                 schema.migrate(connection, str(self.path), model=model)
@@ -135,8 +140,17 @@ class Database:
         """
         with self._writer_lock:
             self._check_usable()
-            with self._said():
-                return int(self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]) == 0
+            try:
+                with self._said():
+                    return int(self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]) == 0
+            except GalleryBusyError:
+                return False
+            except GalleryError as error:
+                raise GalleryError(
+                    f"{error}: the person is removed, but their bytes stay in {self.path}-wal until it is "
+                    f"next "
+                    "folded into the file"
+                ) from error
 
     def close(self) -> None:
         """Close both connections; SQLite folds the log into the file at the last one's end."""
@@ -172,18 +186,26 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise translate(error, self.path, self._busy_timeout_ms) from error
+        except (UnicodeDecodeError, json.JSONDecodeError, OverflowError, TypeError) as error:
+            # Rows are checked before they are written, so text or numbers of another kind mean damage.
+            raise GalleryCorruptError(
+                f"{self.path}: the file is damaged (a row cannot be read: {type(error).__name__}); run "
+                f"`edgeface gallery check {self.path} --repair` or restore a backup"
+            ) from error
 
 
 def _set_up(connection: sqlite3.Connection) -> None:
-    # FULL: every commit is fsynced, which is what "durable when add returns" means in WAL mode.
-    connection.execute("PRAGMA synchronous = FULL")
+    # In WAL mode the same as FULL: every commit is fsynced, which is what "durable when add returns" means.
+    # Before, while the new file is switched to WAL, EXTRA also syncs the folder after the rollback journal is
+    # unlinked: a journal that a power cut brings back would roll the file back to nothing.
+    connection.execute("PRAGMA synchronous = EXTRA")
     connection.execute("PRAGMA foreign_keys = ON")
     # A removed template is biometric data: its bytes are overwritten, not only marked free.
     connection.execute("PRAGMA secure_delete = ON")
 
 
-def _create(path: Path) -> bool:
-    """Create an empty file with mode 0600; False when there is one already."""
+def _create(path: Path) -> None:
+    """Create an empty file with mode 0600 unless there is one already."""
     if str(path) == ":memory:":
         raise InputError(
             "Gallery.open: a gallery is a file; for one that lives in memory choose a path in /dev/shm"
@@ -191,10 +213,9 @@ def _create(path: Path) -> bool:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        return False
+        return
     except OSError as error:
         raise GalleryError(f"{path}: cannot create the gallery: {error.strerror}") from error
-    return True
 
 
 def _check_access(path: Path) -> None:
@@ -235,14 +256,14 @@ def translate(error: sqlite3.Error, path: Path, busy_timeout_ms: int) -> Gallery
             f"a backup"
         )
     if "full" in text:
-        return GalleryError(f"{path}: the disk is full: nothing was changed; free some space and try again")
+        return GalleryError(f"{path}: the disk is full; free some space and try again")
     if "readonly" in text:
-        return GalleryError(f"{path}: the file or its folder is read-only: nothing was changed")
+        return GalleryError(f"{path}: the file or its folder is read-only")
     if "unable to open" in text:
         return GalleryError(
             f"{path}: cannot open the gallery or the files beside it: check the folder's permissions"
         )
-    return GalleryError(f"{path}: SQLite could not finish: {text}; nothing was changed")
+    return GalleryError(f"{path}: SQLite could not finish: {text}")
 
 
 def lock_holder(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeface.gallery.scan import best_rows
+from edgeface import kernels
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -42,7 +42,8 @@ class View:
 
     def best(self, probes: npt.NDArray[Any], k: int) -> IntArray:
         """(Q, k) rows nearest to each probe by the exact scan, best first; -1 where there are fewer."""
-        return best_rows(self.rows, probes, k, self.alive)
+        scan = kernels.scan_int8 if self.rows.dtype == np.int8 else kernels.scan_float32
+        return scan(self.rows, probes, k, mask=self.alive)[0]
 
 
 class Rows:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from edgeface import kernels
 from edgeface.errors import GalleryCorruptError, InputError
-from edgeface.gallery.scan import quantize_templates
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -79,7 +79,7 @@ class Codec:
         """Unit rows as they are stored. Raises InputError where int8 cannot hold a row."""
         if self.encoding == "float32":
             return rows.astype("<f4", copy=False)
-        coded = quantize_templates(rows, scale=self.scale)
+        coded = kernels.quantize_templates(rows, scale=self.scale)
         poor = np.flatnonzero(cosines(rows, coded) < LEAST_FIDELITY)
         if len(poor):
             raise InputError(
@@ -101,7 +101,7 @@ class Codec:
         if self.encoding == "float32":
             return rows.astype("<f4", copy=False)
         stretched = rows * (127 * self.scale / np.abs(rows).max(axis=1, keepdims=True))
-        return quantize_templates(stretched.astype(np.float32), scale=self.scale)
+        return kernels.quantize_templates(stretched.astype(np.float32), scale=self.scale)
 
 
 def cosines(probe: FloatArray, stored: RowArray) -> FloatArray:
