@@ -104,14 +104,15 @@ def parse_recipe(text: str, path: Path) -> Recipe:
     """Check the text of a recipe. `path` names it in messages and anchors relative files. Raises RecipeError."""
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, and numbers of thousands of digits
         raise RecipeError(f"{path}: not TOML: {error}") from error
     read = Reader(document, str(path))
     read.only(TOP_LEVEL)
-    if document.get("format") != FORMAT or document.get("version") != VERSION:
+    version = document.get("version")
+    if document.get("format") != FORMAT or version is True or version != VERSION:
         raise RecipeError(
             f'{path}: expected format = "{FORMAT}" and version = {VERSION}, '
-            f"got {document.get('format')!r} and {document.get('version')!r}"
+            f"got {document.get('format')!r} and {version!r}"
         )
     name = read.file_name("name")
     if not all(c.isalnum() or c in "-_" for c in name) or not name.isascii():
