@@ -57,9 +57,8 @@ def cli(verbose: bool) -> None:
 def main() -> None:
     """Run the command line; an error of the library is one clear line and exit code 1."""
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        # Without standalone mode click returns the exit code of `context.exit(code)`; commands return nothing else.
+        sys.exit(cli(standalone_mode=False))
     except click.ClickException as error:  # wrong usage: exit code 2
         error.show()
         sys.exit(error.exit_code)
