@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import sys
 
@@ -56,6 +57,8 @@ def cli(verbose: bool) -> None:
 
 def main() -> None:
     """Run the command line; an error of the library is one clear line and exit code 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name that is not UTF-8 must not end a table
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # Without standalone mode click returns the exit code of `context.exit(code)`; commands return nothing else.
         sys.exit(cli(standalone_mode=False))
