@@ -137,6 +137,7 @@ void align(const Frame& frame, const double* matrix, const Tensor& out, const Co
         affine.factor[k] = direct ? work.writer.affine().factor[from] * weight_unit : weight_unit;
         affine.summand[k] = direct ? work.writer.affine().summand[from] : 0.0f;
     }
+    constexpr Affine plain = {{1, 1, 1}, {0, 0, 0}};
     for (int y = 0; y < out.height; ++y) {
         float* planes[3];
         work.writer.begin(y, 0, out.width, planes);
@@ -148,12 +149,12 @@ void align(const Frame& frame, const double* matrix, const Tensor& out, const Co
             loops.align_row(source, row, affine, samples);
         else
             sample_row(frame, row, black, samples);
-        if (yuv) loops.yuv_to_bgr(colour.yuv, planes, width);
+        if (yuv) loops.yuv_to_bgr(colour.yuv, crop == nullptr ? work.writer.affine() : plain, planes, width);
         if (crop != nullptr)
             for (size_t x = 0; x < width; ++x, crop += 3)
                 for (int k = 0; k < 3; ++k)
                     crop[k] = static_cast<uint8_t>(static_cast<int>((planes[k][x] + 12582912.0f) - 12582912.0f));
-        if (!direct)
+        if (!direct && !(yuv && crop == nullptr))
             for (int k = 0; k < 3; ++k)
                 loops.scale_row(planes[k], work.writer.affine().factor[k], work.writer.affine().summand[k], width);
         work.writer.end();

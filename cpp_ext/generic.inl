@@ -103,20 +103,25 @@ void widen_yuyv(const int16_t* row, size_t width, int16_t* out) {
     }
 }
 
-inline float clip_grey(float value) { return value < 0.0f ? 0.0f : value > 255.0f ? 255.0f : value; }
+inline float clip_grey(float value) {
+    value = value > 0.0f ? value : 0.0f;
+    return value < 255.0f ? value : 255.0f;
+}
 
-void yuv_to_bgr(const float m[3][4], float* const planes[3], size_t count) {
+void yuv_to_bgr(const float m[3][4], const Affine& affine, float* const planes[3], size_t count) {
     float* p0 = planes[0];
     float* p1 = planes[1];
     float* p2 = planes[2];
     const float b0 = m[0][0], b1 = m[0][1], b2 = m[0][2], b3 = m[0][3], g0 = m[1][0], g1 = m[1][1], g2 = m[1][2],
                 g3 = m[1][3], r0 = m[2][0], r1 = m[2][1], r2 = m[2][2], r3 = m[2][3];
+    const float fb = affine.factor[0], fg = affine.factor[1], fr = affine.factor[2], sb = affine.summand[0],
+                sg = affine.summand[1], sr = affine.summand[2];
 #pragma GCC ivdep
     for (size_t i = 0; i < count; ++i) {
         const float y = p0[i], u = p1[i], v = p2[i];
-        p0[i] = clip_grey(((y * b0 + u * b1) + v * b2) + b3);
-        p1[i] = clip_grey(((y * g0 + u * g1) + v * g2) + g3);
-        p2[i] = clip_grey(((y * r0 + u * r1) + v * r2) + r3);
+        p0[i] = clip_grey(((y * b0 + u * b1) + v * b2) + b3) * fb + sb;
+        p1[i] = clip_grey(((y * g0 + u * g1) + v * g2) + g3) * fg + sg;
+        p2[i] = clip_grey(((y * r0 + u * r1) + v * r2) + r3) * fr + sr;
     }
 }
 
@@ -275,18 +280,17 @@ void laplacian_row(const int16_t* above, const int16_t* row, const int16_t* belo
 }
 
 uint64_t read_once(const uint8_t* data, size_t bytes) {
-    typedef uint64_t words __attribute__((vector_size(64), aligned(1), may_alias));
+    typedef uint64_t words __attribute__((vector_size(32), aligned(1), may_alias));
     words a = {}, b = {}, c = {}, d = {};
     size_t i = 0;
-    for (; i + 256 <= bytes; i += 256) {
+    for (; i + 128 <= bytes; i += 128) {
         a ^= *reinterpret_cast<const words*>(data + i);
-        b ^= *reinterpret_cast<const words*>(data + i + 64);
-        c ^= *reinterpret_cast<const words*>(data + i + 128);
-        d ^= *reinterpret_cast<const words*>(data + i + 192);
+        b ^= *reinterpret_cast<const words*>(data + i + 32);
+        c ^= *reinterpret_cast<const words*>(data + i + 64);
+        d ^= *reinterpret_cast<const words*>(data + i + 96);
     }
     a ^= b ^ c ^ d;
-    uint64_t mixed = 0;
-    for (int j = 0; j < 8; ++j) mixed ^= a[j];
+    uint64_t mixed = a[0] ^ a[1] ^ a[2] ^ a[3];
     for (; i < bytes; ++i) mixed ^= static_cast<uint64_t>(data[i]) << (i % 8 * 8);
     return mixed;
 }

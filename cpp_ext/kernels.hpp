@@ -36,6 +36,10 @@ struct Colour {
     bool full_range;
 };
 
+// value = (grey level - mean) / deviation / scale. The arithmetic is that of affine() and yuv_matrix() in
+// edgeface/_kernels_py_pixels.py, in double until the last step.
+Colour make_colour(bool rgb, const double mean[3], const double deviation[3], double scale, bool bt709, bool full_range);
+
 struct Place {
     int height, width;  // of the picture inside the tensor
     int top, left;

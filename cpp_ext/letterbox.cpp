@@ -179,12 +179,7 @@ void letterbox(const Frame& frame, const Tensor& out, const Place& place, const 
         } else {
             loops.combine_columns(row, channels, columns, affine, planes);
         }
-        if (yuv) {
-            loops.yuv_to_bgr(colour.yuv, planes, static_cast<size_t>(place.width));
-            for (int c = 0; c < 3; ++c)
-                loops.scale_row(planes[c], work.writer.affine().factor[c], work.writer.affine().summand[c],
-                                static_cast<size_t>(place.width));
-        }
+        if (yuv) loops.yuv_to_bgr(colour.yuv, work.writer.affine(), planes, static_cast<size_t>(place.width));
         work.writer.end();
     }
 }

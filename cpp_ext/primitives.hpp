@@ -1,8 +1,8 @@
 // The inner loops, one table of them for each instruction set. A kernel is a plain C++ driver that calls these per row.
 //
 // generic.inl writes each of them down as a plain loop. Every simd_*.cpp file compiles that file for its instruction set
-// and replaces the loops that a compiler does not see through. All tables compute the same bits, except dot_float32's
-// callers may rely only on the order of summation that generic.inl states.
+// and replaces the loops that a compiler does not see through. All tables compute the same bits, dot_float32 in the
+// order of summation that generic.inl states.
 #pragma once
 
 #include <cstddef>
@@ -55,8 +55,8 @@ struct Primitives {
     void (*widen_nv12)(const int16_t* luma, const int16_t* chroma, size_t width, int16_t* out);
     void (*widen_i420)(const int16_t* luma, const int16_t* u, const int16_t* v, size_t width, int16_t* out);
     void (*widen_yuyv)(const int16_t* row, size_t width, int16_t* out);
-    // In place: planes Y, U, V in grey levels to blue, green, red, clipped to 0..255.
-    void (*yuv_to_bgr)(const float matrix[3][4], float* const planes[3], size_t count);
+    // In place: planes Y, U, V in grey levels to blue, green, red, clipped to 0..255, * factor[c] + summand[c].
+    void (*yuv_to_bgr)(const float matrix[3][4], const Affine& affine, float* const planes[3], size_t count);
     void (*scale_row)(float* row, float factor, float summand, size_t count);  // in place
     void (*interleave)(const float* const planes[3], float* out, size_t count);
     void (*to_float16)(const float* in, uint16_t* out, size_t count);

@@ -18,7 +18,6 @@ namespace {
 
 inline __m256i load256(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
 inline __m128i load128(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
-inline __m128i load64(const void* from) { return _mm_loadl_epi64(static_cast<const __m128i*>(from)); }
 
 template <int kPairs>  // 0: any number
 void combine_rows_by(const uint8_t* const* rows, const int16_t* weights, int taps, int16_t* out, size_t count) {
@@ -115,7 +114,7 @@ inline __m256i positions(const float* along, float base) {
 }
 
 inline __m256i sample_pair(const uint8_t* row, int32_t near, int32_t far, __m256i shuffle, __m256i weights) {
-    const __m256i pixels = _mm256_inserti128_si256(_mm256_castsi128_si256(load64(row + near)), load64(row + far), 1);
+    const __m256i pixels = _mm256_inserti128_si256(_mm256_castsi128_si256(load128(row + near)), load128(row + far), 1);
     return _mm256_madd_epi16(_mm256_shuffle_epi8(pixels, shuffle), weights);
 }
 
@@ -126,12 +125,13 @@ void align_row_by(const Source& source, const AlignRow& row, const Affine& affin
         kChannels == 3
             ? _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1))
             : _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, -1, -1, -1, -1));
-    // Eight bytes are read at each pixel: with three channels the last two pixels of a row are left to align_pixel.
-    const __m256i last_x = _mm256_set1_epi32(source.width - (kChannels == 3 ? 3 : 2));
+    // Sixteen bytes are read at each pixel, so the last pixels of a row are left to align_pixel.
+    constexpr int reach = kChannels == 3 ? 6 : 4;
+    const __m256i last_x = _mm256_set1_epi32(source.width - reach);
     const __m256i last_y = _mm256_set1_epi32(source.height - 2);
     const __m256i fraction = _mm256_set1_epi32(one - 1), whole = _mm256_set1_epi32(one);
     const __m256i stride = _mm256_set1_epi32(static_cast<int32_t>(source.stride));
-    const bool roomy = source.width >= 3 && source.height >= 2;
+    const bool roomy = source.width >= reach && source.height >= 2;
     int i = 0;
     for (; i + 8 <= row.count; i += 8) {
         const __m256i px = positions(row.along_x + i, row.base_x), py = positions(row.along_y + i, row.base_y);
