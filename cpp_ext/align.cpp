@@ -1,4 +1,5 @@
 // Similarity transforms, and crops sampled through them straight into a tensor.
+#include <algorithm>
 #include <cmath>
 
 #include "kernels.hpp"
@@ -114,10 +115,19 @@ void align(const Frame& frame, const double* matrix, const Tensor& out, const Co
 
     const double a = matrix[0], b = matrix[1], c = matrix[2], d = matrix[3], e = matrix[4], f = matrix[5];
     const double determinant = a * e - b * d;
-    const bool invertible = std::isfinite(determinant) && std::fabs(determinant) > 1e-12;
-    const double scale = invertible ? determinant : 1.0, unit = 1 << kPositionBits;
-    const double xx = e / scale, xy = -b / scale, x0 = (b * f - c * e) / scale;
-    const double yx = -d / scale, yy = a / scale, y0 = (c * d - a * f) / scale;
+    double inverse[6] = {e, -b, b * f - c * e, -d, a, c * d - a * f};
+    // A limit on the numbers keeps every sum below finite; no frame is a thousand million pixels wide.
+    bool invertible = std::fabs(determinant) > 1e-12;
+    for (double& value : inverse) {
+        value /= determinant;
+        invertible = invertible && std::fabs(value) < 1e9;
+    }
+    const double unit = 1 << kPositionBits;
+    if (!invertible) {  // all outside: a black crop
+        std::fill(inverse, inverse + 6, 0.0);
+        inverse[2] = inverse[5] = -32768;
+    }
+    const auto [xx, xy, x0, yx, yy, y0] = inverse;
     for (size_t x = 0; x < width; ++x) {
         work.along_x[x] = static_cast<float>(unit * xx * static_cast<double>(x));
         work.along_y[x] = static_cast<float>(unit * yx * static_cast<double>(x));
@@ -141,9 +151,8 @@ void align(const Frame& frame, const double* matrix, const Tensor& out, const Co
     for (int y = 0; y < out.height; ++y) {
         float* planes[3];
         work.writer.begin(y, 0, out.width, planes);
-        AlignRow row = {work.along_x.data(), work.along_y.data(), static_cast<float>(unit * (xy * y + x0)),
+        const AlignRow row = {work.along_x.data(), work.along_y.data(), static_cast<float>(unit * (xy * y + x0)),
                         static_cast<float>(unit * (yy * y + y0)), out.width};
-        if (!invertible) row.base_x = row.base_y = -4194304.0f;  // all outside: a black crop
         float* const samples[3] = {planes[red_first ? 2 : 0], planes[1], planes[red_first ? 0 : 2]};
         if (interleaved)
             loops.align_row(source, row, affine, samples);

@@ -60,7 +60,7 @@ void align_pixel(const Source& source, const AlignRow& row, const Affine& affine
     for (int c = 0; c < 3; ++c) planes[c][i] = static_cast<float>(sums[c]) * affine.factor[c] + affine.summand[c];
 }
 
-void align_row(const Source& source, const AlignRow& row, const Affine& affine, float* const planes[3]) {
+[[maybe_unused]] void align_row(const Source& source, const AlignRow& row, const Affine& affine, float* const planes[3]) {
     for (int i = 0; i < row.count; ++i) align_pixel(source, row, affine, planes, i);
 }
 
@@ -109,14 +109,13 @@ inline float clip_grey(float value) {
 }
 
 void yuv_to_bgr(const float m[3][4], const Affine& affine, float* const planes[3], size_t count) {
-    float* p0 = planes[0];
-    float* p1 = planes[1];
-    float* p2 = planes[2];
+    float* __restrict p0 = planes[0];
+    float* __restrict p1 = planes[1];
+    float* __restrict p2 = planes[2];
     const float b0 = m[0][0], b1 = m[0][1], b2 = m[0][2], b3 = m[0][3], g0 = m[1][0], g1 = m[1][1], g2 = m[1][2],
                 g3 = m[1][3], r0 = m[2][0], r1 = m[2][1], r2 = m[2][2], r3 = m[2][3];
     const float fb = affine.factor[0], fg = affine.factor[1], fr = affine.factor[2], sb = affine.summand[0],
                 sg = affine.summand[1], sr = affine.summand[2];
-#pragma GCC ivdep
     for (size_t i = 0; i < count; ++i) {
         const float y = p0[i], u = p1[i], v = p2[i];
         p0[i] = clip_grey(((y * b0 + u * b1) + v * b2) + b3) * fb + sb;
@@ -173,7 +172,7 @@ inline int32_t dot_int8_tail(const int8_t* a, const int8_t* b, size_t from, size
     return sum;
 }
 
-void dot_int8(const int8_t* templates, size_t rows, size_t columns, const int8_t* probe, int32_t* dots) {
+[[maybe_unused]] void dot_int8(const int8_t* templates, size_t rows, size_t columns, const int8_t* probe, int32_t* dots) {
     for (size_t r = 0; r < rows; ++r) dots[r] = dot_int8_tail(templates + r * columns, probe, 0, columns);
 }
 
@@ -236,14 +235,14 @@ void quantize(const float* in, size_t count, float scale, int8_t* out) {
     }
 }
 
-void suppress(const float* const boxes[5], size_t from, size_t count, const float box[5], float limit, int32_t* alive) {
+void suppress(const float* const boxes[5], size_t from, size_t count, const float box[5], float limit,
+              int32_t* __restrict alive) {
     const float* __restrict x0 = boxes[0];
     const float* __restrict y0 = boxes[1];
     const float* __restrict x1 = boxes[2];
     const float* __restrict y1 = boxes[3];
     const float* __restrict areas = boxes[4];
     const float bx0 = box[0], by0 = box[1], bx1 = box[2], by1 = box[3], area = box[4];
-#pragma GCC ivdep
     for (size_t j = from; j < count; ++j) {
         const float right = x1[j] < bx1 ? x1[j] : bx1, left = x0[j] > bx0 ? x0[j] : bx0;
         const float bottom = y1[j] < by1 ? y1[j] : by1, top = y0[j] > by0 ? y0[j] : by0;
@@ -275,8 +274,9 @@ void sums(const int16_t* values, size_t count, int64_t* sum, int64_t* squares) {
 
 // Rows have one more sample on either side.
 void laplacian_row(const int16_t* above, const int16_t* row, const int16_t* below, size_t count, int16_t* out) {
+    const int16_t* left = row - 1;
     for (size_t i = 0; i < count; ++i)
-        out[i] = static_cast<int16_t>(above[i] + below[i] + row[i - 1] + row[i + 1] - 4 * row[i]);
+        out[i] = static_cast<int16_t>(above[i] + below[i] + left[i] + left[i + 2] - 4 * row[i]);
 }
 
 uint64_t read_once(const uint8_t* data, size_t bytes) {

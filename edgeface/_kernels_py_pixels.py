@@ -174,21 +174,20 @@ def similarity_transform(landmarks: Array, template: Array) -> Array:
 
 
 def _positions(matrix: Array, height: int, width: int) -> tuple[Array, Array] | None:
-    """Where each pixel of the crop lies in the frame, in 1/128 pixel; None when the matrix has no inverse."""
+    """Where each pixel of the crop lies in the frame, in 1/128 pixel; None when the matrix has no usable inverse."""
     (a, b, c), (d, e, f) = (map(float, row) for row in matrix)
     determinant = a * e - b * d
-    if not (np.isfinite(determinant) and abs(determinant) > 1e-12):
+    if not abs(determinant) > 1e-12:
+        return None
+    inverse = [value / determinant for value in (e, -b, b * f - c * e, -d, a, c * d - a * f)]
+    if not all(abs(value) < 1e9 for value in inverse):  # keeps every sum below finite
         return None
     unit = float(1 << POSITION_BITS)
     x, y = np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)
     found = []
-    for ix, iy, i0 in (
-        (e / determinant, -b / determinant, (b * f - c * e) / determinant),
-        (-d / determinant, a / determinant, (c * d - a * f) / determinant),
-    ):
-        with np.errstate(over="ignore", invalid="ignore"):
-            along_x = (unit * ix * x).astype(np.float32)
-            along_y = (unit * (iy * y + i0)).astype(np.float32)
+    for ix, iy, i0 in (inverse[:3], inverse[3:]):
+        along_x = (unit * ix * x).astype(np.float32)
+        along_y = (unit * (iy * y + i0)).astype(np.float32)
         position = along_x[None, :] + along_y[:, None]
         limit = np.float32(1 << 22)  # 2**15 pixels, one more than a frame can have; exact in float32
         found.append(np.rint(np.clip(position, -limit, limit)).astype(np.int64))
