@@ -101,6 +101,17 @@ def write(store: Store, path: Path) -> int:
     return len(people)
 
 
+def describe(path: Path) -> tuple[str, int, str, int]:
+    """(model id, dimension, encoding, people) of an export whose checksum holds."""
+    header, _ = _open(path)
+    return (
+        _field(header, "model_id", str, path),
+        _field(header, "dimension", int, path),
+        _field(header, "encoding", str, path),
+        len(_field(header, "people", list, path)),
+    )
+
+
 def read(store: Store, path: Path) -> int:
     """Add everybody of the file at `path` in one transaction; returns the number of people."""
     header, payload = _open(path)

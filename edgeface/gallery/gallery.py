@@ -11,26 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeface.errors import GalleryError, InputError
-from edgeface.gallery import exchange, snapshot
+from edgeface.gallery import care, exchange, snapshot
 from edgeface.gallery.index import Index, Searcher, machine
+from edgeface.gallery.nearest import nearest_people
 from edgeface.gallery.person import Person, check_name, pack_metadata
 from edgeface.gallery.store import Store, TemplateInfo
-from edgeface.gallery.vectors import check_rows, cosines
+from edgeface.gallery.vectors import check_rows
 from edgeface.types import Matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    import numpy.typing as npt
 
     from edgeface.gallery.graphs import Graph
     from edgeface.gallery.rows import Rows
     from edgeface.gallery.vectors import Encoding, FloatArray
 
 log = logging.getLogger(__name__)
-
-#: Rows fetched beyond those asked for: ranking is by int8 products, the result by exact cosines of these.
-_SPARE = 8
 
 
 class Gallery:
@@ -210,7 +206,7 @@ class Gallery:
         rows = check_rows("Gallery.search", probes, self.dimension)
         if not isinstance(k, int) or not 1 <= k <= 1_000_000:
             raise InputError(f"Gallery.search: k: expected 1 or more, got {k!r}")
-        found = _nearest_people(self._sync(), rows, self._store.codec.probes(rows) if len(rows) else rows, k)
+        found = nearest_people(self._sync(), rows, self._store.codec.probes(rows) if len(rows) else rows, k)
         names = self._store.names(sorted({int(one) for ids, _ in found for one in ids}))
         results = []
         for person_ids, similarities in found:
@@ -238,6 +234,22 @@ class Gallery:
             PersonExistsError: somebody of that name is enrolled already; nothing was added.
         """
         return exchange.read(self._store, Path(path))
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Copy the whole gallery into one file, while it is in use; whole or not at all, mode 0600.
+
+        The copy is a gallery itself: restore it by putting it in the place of the lost file. Raises GalleryError.
+        """
+        care.backup(self._store, Path(path))
+
+    def stats(self) -> dict[str, Any]:
+        """Figures for people and monitoring: numbers of people and templates, bytes on disk and in memory, index."""
+        state = self._index.snapshot()
+        return {
+            **care.stats(self._store),
+            "memory_bytes": self._index.nbytes,
+            "search": "exact scan" if state is None else f"graph ({state[0].kind}, ef {state[1]})",
+        }
 
     def wait_for_index(self, timeout_s: float | None = None) -> bool:
         """Wait until no graph is being built; False when one still is after `timeout_s`. Searches need not wait."""
@@ -317,27 +329,3 @@ def _infos(count: int, qualities: Sequence[float] | None, source_hashes: Sequenc
                 raise InputError("Gallery.add: source_hashes: expected texts of 1 to 128 printable characters")
         hashes = list(source_hashes)
     return [TemplateInfo(*pair) for pair in zip(scores, hashes, strict=True)]
-
-
-def _nearest_people(
-    searcher: Searcher, probes: FloatArray, coded: npt.NDArray[Any], k: int
-) -> list[tuple[npt.NDArray[np.int64], FloatArray]]:
-    """(person ids, similarities) for each probe, best first, one row a person."""
-    results: list[tuple[npt.NDArray[np.int64], FloatArray]] = []
-    view = searcher.view
-    for probe, row in zip(probes, coded, strict=True):
-        wanted = min(view.count, k + _SPARE)
-        while True:
-            best = searcher.best(row, wanted) if wanted else np.empty(0, np.int64)
-            people = view.person_ids[best]
-            # Several templates may be one person's: fetch more until k people are among them, or all are.
-            if len(np.unique(people)) >= k or wanted >= view.count:
-                break
-            wanted = min(view.count, wanted * 4)
-        similarities = cosines(probe, view.rows[best])
-        order = np.argsort(-similarities, kind="stable")
-        people, similarities = people[order], similarities[order]
-        _, first = np.unique(people, return_index=True)
-        first = np.sort(first)[:k]
-        results.append((people[first], similarities[first]))
-    return results
