@@ -1,5 +1,6 @@
 """Builds the native module. Everything else about the package stands in pyproject.toml."""
 
+import os
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -28,8 +29,32 @@ NATIVE = Extension(
     ],  # fmt: skip
 )
 
+
+def hnsw_extensions() -> list[Extension]:
+    """The int8 graph for large galleries, where hnswlib's headers are found; the hnswlib package serves otherwise.
+
+    Found in EDGEFACE_HNSWLIB (a folder that holds hnswlib/hnswlib.h, such as hnswlib's unpacked source distribution) or
+    where Debian's libhnswlib-dev puts them.
+    """
+    for folder in (os.environ.get("EDGEFACE_HNSWLIB", ""), "/usr/include", "/usr/local/include"):
+        if folder and Path(folder, "hnswlib", "hnswlib.h").is_file():
+            return [
+                Extension(
+                    "edgeface._hnsw",
+                    sources=["cpp_ext/hnsw/_hnsw.pyx", "cpp_ext/hnsw/graph.cpp"],
+                    depends=["cpp_ext/hnsw/graph.hpp"],
+                    include_dirs=["cpp_ext/hnsw"],
+                    language="c++",
+                    # -isystem /usr/include would hide the compiler's own headers behind it
+                    extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden"]
+                    + ([] if folder == "/usr/include" else ["-isystem", folder]),
+                )
+            ]
+    return []
+
+
 setup(
-    ext_modules=cythonize([NATIVE]),
+    ext_modules=cythonize([NATIVE, *hnsw_extensions()]),
     # Also beside the sources: Python started in this folder finds ./edgeface before the installed package.
     options={"build_ext": {"inplace": True}},
     packages=list(PACKAGES),

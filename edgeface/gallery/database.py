@@ -36,9 +36,7 @@ _WAL_WRITE_LOCK_BYTE = 120
 class Database:
     """The two connections of one open gallery file. Safe to use from several threads."""
 
-    def __init__(
-        self, path: Path, *, model: tuple[str, int, str, float] | None, busy_timeout_ms: int
-    ) -> None:
+    def __init__(self, path: Path, *, model: tuple[str, int, str, float] | None, busy_timeout_ms: int) -> None:
         """Open the file, create it when absent and `model` is given, bring it to the current schema.
 
         Raises:
@@ -166,9 +164,7 @@ class Database:
             raise ClosedError(f"{self.path}: the gallery is closed")
         if os.getpid() != self._pid:
             # SQLite: "do not carry a connection across a fork"; the locks would be lost silently.
-            raise ClosedError(
-                f"{self.path}: opened before a fork; open the gallery again in the child process"
-            )
+            raise ClosedError(f"{self.path}: opened before a fork; open the gallery again in the child process")
         if not hasattr(self, "_identity"):
             return  # still being opened
         try:
@@ -207,9 +203,7 @@ def _set_up(connection: sqlite3.Connection) -> None:
 def _create(path: Path) -> None:
     """Create an empty file with mode 0600 unless there is one already."""
     if str(path) == ":memory:":
-        raise InputError(
-            "Gallery.open: a gallery is a file; for one that lives in memory choose a path in /dev/shm"
-        )
+        raise InputError("Gallery.open: a gallery is a file; for one that lives in memory choose a path in /dev/shm")
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileExistsError:
@@ -245,24 +239,19 @@ def translate(error: sqlite3.Error, path: Path, busy_timeout_ms: int) -> Gallery
     """An edgeface error for one of SQLite's. By message: Python 3.10 has no error codes."""
     text = str(error)
     if "locked" in text:
-        return GalleryBusyError(
-            f"{path}: the write lock was not free within {busy_timeout_ms} ms; {lock_holder(path)}"
-        )
+        return GalleryBusyError(f"{path}: the write lock was not free within {busy_timeout_ms} ms; {lock_holder(path)}")
     if "not a database" in text:
         return GalleryFormatError(f"{path}: not a gallery file (not SQLite, or its first page is damaged)")
     if "malformed" in text or "corrupt" in text:
         return GalleryCorruptError(
-            f"{path}: the file is damaged ({text}); run `edgeface gallery check {path} --repair` or restore "
-            f"a backup"
+            f"{path}: the file is damaged ({text}); run `edgeface gallery check {path} --repair` or restore a backup"
         )
     if "full" in text:
         return GalleryError(f"{path}: the disk is full; free some space and try again")
     if "readonly" in text:
         return GalleryError(f"{path}: the file or its folder is read-only")
     if "unable to open" in text:
-        return GalleryError(
-            f"{path}: cannot open the gallery or the files beside it: check the folder's permissions"
-        )
+        return GalleryError(f"{path}: cannot open the gallery or the files beside it: check the folder's permissions")
     return GalleryError(f"{path}: SQLite could not finish: {text}")
 
 
@@ -279,12 +268,7 @@ def lock_holder(path: Path) -> str:
         return "the holder cannot be told on this system"
     for line in lines:
         fields = line.split()
-        if (
-            len(fields) < 8
-            or fields[1] != "POSIX"
-            or fields[3] != "WRITE"
-            or not fields[5].endswith(f":{inode}")
-        ):
+        if len(fields) < 8 or fields[1] != "POSIX" or fields[3] != "WRITE" or not fields[5].endswith(f":{inode}"):
             continue
         last = int(fields[7]) if fields[7].isdigit() else _WAL_WRITE_LOCK_BYTE
         if int(fields[6]) <= _WAL_WRITE_LOCK_BYTE <= last:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 from typing import TYPE_CHECKING, Any
@@ -80,9 +81,7 @@ def write(store: Store, path: Path) -> int:
             "ORDER BY person_id, template_id"
         ):
             check_stored(template_id, person_id, data, checksum, store.codec.size)
-            by_id[person_id]["templates"].append(
-                {"quality": quality, "source_hash": source, "created_ms": created}
-            )
+            by_id[person_id]["templates"].append({"quality": quality, "source_hash": source, "created_ms": created})
             blobs.append(data)
     header = json.dumps(
         {
@@ -100,6 +99,17 @@ def write(store: Store, path: Path) -> int:
         digest.update(blob)
     write_whole(path, [prefix, header, *blobs, digest.digest()])
     return len(people)
+
+
+def describe(path: Path) -> tuple[str, int, str, int]:
+    """(model id, dimension, encoding, people) of an export whose checksum holds."""
+    header, _ = _open(path)
+    return (
+        _field(header, "model_id", str, path),
+        _field(header, "dimension", int, path),
+        _field(header, "encoding", str, path),
+        len(_field(header, "people", list, path)),
+    )
 
 
 def read(store: Store, path: Path) -> int:
@@ -121,9 +131,7 @@ def read(store: Store, path: Path) -> int:
             f"{store.codec.encoding} ones "
             f"of scale {store.codec.scale:.6g}; import it into a gallery created with template='int8'"
         )
-    people = [
-        _person(one, f"{path}: people[{i}]") for i, one in enumerate(_field(header, "people", list, path))
-    ]
+    people = [_person(one, f"{path}: people[{i}]") for i, one in enumerate(_field(header, "people", list, path))]
     count = sum(len(infos) for *_, infos, _ in people)
     theirs = Codec(store.codec.dimension, "int8" if encoding == "int8" else "float32", scale)
     if len(payload) != count * theirs.size:
@@ -178,9 +186,7 @@ def _open(path: Path) -> tuple[dict[str, Any], bytes]:
         raise GalleryFormatError(f"{path}: not a gallery export (`edgeface gallery export` writes one)")
     _, version, length = PREFIX.unpack_from(content)
     if version != VERSION:
-        raise GalleryFormatError(
-            f"{path}: export version {version}, this edgeface reads {VERSION}; update edgeface"
-        )
+        raise GalleryFormatError(f"{path}: export version {version}, this edgeface reads {VERSION}; update edgeface")
     body, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:
         raise GalleryFormatError(f"{path}: damaged or cut short: its SHA-256 does not hold; export again")
@@ -238,6 +244,7 @@ def _field(document: dict[str, Any], key: str, kind: type, where: object) -> Any
     value: Any = document.get(key)
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53:
         value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool) or (kind is float and not np.isfinite(value)):
+    endless = isinstance(value, float) and not math.isfinite(value)
+    if endless or isinstance(value, bool) or not isinstance(value, kind):
         raise GalleryFormatError(f"{where}: {key}: expected {kind.__name__}, got {type(value).__name__}")
     return value

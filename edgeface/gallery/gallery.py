@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from pathlib import Path
@@ -9,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeface.errors import InputError
-from edgeface.gallery import exchange
+from edgeface.errors import GalleryError, InputError
+from edgeface.gallery import care, exchange, snapshot
+from edgeface.gallery.index import Index, Searcher, machine
+from edgeface.gallery.nearest import nearest_people
 from edgeface.gallery.person import Person, check_name, pack_metadata
-from edgeface.gallery.rows import Rows, View
 from edgeface.gallery.store import Store, TemplateInfo
-from edgeface.gallery.vectors import check_rows, cosines
+from edgeface.gallery.vectors import check_rows
 from edgeface.types import Matches
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import numpy.typing as npt
-
+    from edgeface.gallery.graphs import Graph
+    from edgeface.gallery.rows import Rows
     from edgeface.gallery.vectors import Encoding, FloatArray
 
-#: Rows fetched beyond those asked for: ranking is by int8 products, the result by exact cosines of these.
-_SPARE = 8
+log = logging.getLogger(__name__)
 
 
 class Gallery:
@@ -35,12 +36,24 @@ class Gallery:
     same file open, and a change made by one is seen by the next search of every other.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, exact_up_to: int | None, progress: Callable[[int, int], None] | None) -> None:
+        """For `Gallery.open`."""
         self._store = store
         self._lock = threading.Lock()
         self._version = -1
         self._seq = 0
-        self._rows = Rows(store.codec.dimension, store.codec.dtype)
+        # What was learnt about the scan's speed holds for this processor only.
+        self._limit_setting = f"exact_up_to {machine()}"
+        learnt = store.setting(self._limit_setting)
+        self._index = Index(
+            store.codec,
+            exact_up_to=exact_up_to,
+            learnt=None if learnt is None else int(learnt),
+            progress=progress,
+            on_settled=self._keep_index,
+            keep_limit=self._keep_limit,
+        )
+        self._kept: tuple[int, int] = (0, 0)
 
     @classmethod
     def open(
@@ -51,6 +64,8 @@ class Gallery:
         dimension: int = 0,
         template: Encoding = "int8",
         busy_timeout_ms: int = 5000,
+        exact_up_to: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Gallery:
         """Open a gallery file; create it with mode 0600 when absent.
 
@@ -62,6 +77,10 @@ class Gallery:
             template: how a new file stores templates: ``int8`` (one byte a component) or ``float32``.
                 An existing file keeps its own.
             busy_timeout_ms: how long to wait for another writer.
+            exact_up_to: search by the exact scan up to this many templates, above by a graph with recall@1 of 0.999
+                (hnswlib). None: the scan as long as it was measured to be the faster one on this machine.
+            progress: called as progress(done, total) by the thread that builds the graph, while searches are
+                answered by the exact scan.
 
         Raises:
             GalleryMismatchError: the file holds templates of another model or size.
@@ -79,6 +98,8 @@ class Gallery:
                 raise InputError(f"Gallery.open: dimension: expected 2 to 16384, got {dimension!r}")
         if not 0 <= busy_timeout_ms <= 600_000:
             raise InputError(f"Gallery.open: busy_timeout_ms: expected 0 to 600000, got {busy_timeout_ms}")
+        if exact_up_to is not None and exact_up_to < 0:
+            raise InputError(f"Gallery.open: exact_up_to: expected 0 or more, got {exact_up_to}")
         store = Store(
             Path(path),
             model_id=model_id,
@@ -86,9 +107,9 @@ class Gallery:
             encoding=template,
             busy_timeout_ms=busy_timeout_ms,
         )
-        gallery = cls(store)
         try:
-            gallery._sync()
+            gallery = cls(store, exact_up_to=exact_up_to, progress=progress)
+            gallery._load()
         except BaseException:
             store.database.close()
             raise
@@ -185,8 +206,7 @@ class Gallery:
         rows = check_rows("Gallery.search", probes, self.dimension)
         if not isinstance(k, int) or not 1 <= k <= 1_000_000:
             raise InputError(f"Gallery.search: k: expected 1 or more, got {k!r}")
-        view = self._sync()
-        found = _nearest_people(view, rows, self._store.codec.probes(rows) if len(rows) else rows, k)
+        found = nearest_people(self._sync(), rows, self._store.codec.probes(rows) if len(rows) else rows, k)
         names = self._store.names(sorted({int(one) for ids, _ in found for one in ids}))
         results = []
         for person_ids, similarities in found:
@@ -215,8 +235,30 @@ class Gallery:
         """
         return exchange.read(self._store, Path(path))
 
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Copy the whole gallery into one file, while it is in use; whole or not at all, mode 0600.
+
+        The copy is a gallery itself: restore it by putting it in the place of the lost file. Raises GalleryError.
+        """
+        care.backup(self._store, Path(path))
+
+    def stats(self) -> dict[str, Any]:
+        """Figures for people and monitoring: numbers of people and templates, bytes on disk and in memory, index."""
+        state = self._index.snapshot()
+        return {
+            **care.stats(self._store),
+            "memory_bytes": self._index.nbytes,
+            "search": "exact scan" if state is None else f"graph ({state[0].kind}, ef {state[1]})",
+        }
+
+    def wait_for_index(self, timeout_s: float | None = None) -> bool:
+        """Wait until no graph is being built; False when one still is after `timeout_s`. Searches need not wait."""
+        return self._index.wait(timeout_s)
+
     def close(self) -> None:
         """Close the file. Calling it again does nothing; any other call raises ClosedError."""
+        self._index.close()
+        self._keep_index()
         self._store.database.close()
 
     def __enter__(self) -> Gallery:
@@ -225,31 +267,56 @@ class Gallery:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _sync(self) -> View:
+    def _load(self) -> None:
+        """Everything, with the graph of the last time where there is one."""
+        with self._lock:
+            version = self._store.database.data_version()
+            change = self._store.changes(0)
+            restored = snapshot.load(self._store, change)
+            if restored is None:
+                self._index.apply(change)
+            else:
+                self._index.restore(*restored)
+                self._kept = _extent(restored[0], restored[2])
+            self._seq, self._version = change.seq, version
+
+    def _sync(self) -> Searcher:
         """The templates as they are in the file now."""
         with self._lock:
             # Read the version first: a commit between the two is then found again by the next search.
             version = self._store.database.data_version()
             if version != self._version:
                 change = self._store.changes(self._seq)
-                if change.reset:
-                    self._rows = Rows(self.dimension, self._store.codec.dtype)
-                for template_ids, person_ids, rows in change.added:
-                    self._rows.append(template_ids, person_ids, rows)
-                if len(change.removed):
-                    self._rows.remove(change.removed)
+                self._index.apply(change)
                 self._seq, self._version = change.seq, version
-            return self._rows.view()
+            return self._index.searcher()
+
+    def _keep_index(self) -> None:
+        """Write the graph beside the gallery, where it differs much from what is there."""
+        state = self._index.snapshot()
+        if state is None:
+            return
+        graph, ef, rows = state
+        extent = _extent(graph, rows)
+        changed = sum(abs(new - old) for new, old in zip(extent, self._kept, strict=True))
+        if changed > len(graph) // 100 and snapshot.save(self._store, graph, ef, rows):
+            self._kept = extent
+
+    def _keep_limit(self, limit: int) -> None:
+        try:
+            self._store.keep_setting(self._limit_setting, str(limit))
+        except GalleryError as error:
+            log.warning("the measured speed of the scan is not kept: %s", error)
 
 
-def _infos(
-    count: int, qualities: Sequence[float] | None, source_hashes: Sequence[str] | None
-) -> list[TemplateInfo]:
+def _extent(graph: Graph, rows: Rows) -> tuple[int, int]:
+    return len(graph), rows.used - len(rows)
+
+
+def _infos(count: int, qualities: Sequence[float] | None, source_hashes: Sequence[str] | None) -> list[TemplateInfo]:
     for word, given in (("qualities", qualities), ("source_hashes", source_hashes)):
         if given is not None and (isinstance(given, str) or len(given) != count):
-            raise InputError(
-                f"Gallery.add: {word}: expected one for each of {count} embeddings, got {len(given)}"
-            )
+            raise InputError(f"Gallery.add: {word}: expected one for each of {count} embeddings, got {len(given)}")
     scores: list[float | None] = [None] * count
     if qualities is not None:
         scores = [float(one) for one in qualities]
@@ -259,32 +326,6 @@ def _infos(
     if source_hashes is not None:
         for one in source_hashes:
             if not isinstance(one, str) or not 1 <= len(one) <= 128 or not one.isprintable():
-                raise InputError(
-                    "Gallery.add: source_hashes: expected texts of 1 to 128 printable characters"
-                )
+                raise InputError("Gallery.add: source_hashes: expected texts of 1 to 128 printable characters")
         hashes = list(source_hashes)
     return [TemplateInfo(*pair) for pair in zip(scores, hashes, strict=True)]
-
-
-def _nearest_people(
-    view: View, probes: FloatArray, coded: npt.NDArray[Any], k: int
-) -> list[tuple[npt.NDArray[np.int64], FloatArray]]:
-    """(person ids, similarities) for each probe, best first, one row a person."""
-    results: list[tuple[npt.NDArray[np.int64], FloatArray]] = []
-    for probe, row in zip(probes, coded, strict=True):
-        wanted = min(view.count, k + _SPARE)
-        while True:
-            best = view.best(row[None], wanted)[0] if wanted else np.empty(0, np.int64)
-            best = best[best >= 0]
-            people = view.person_ids[best]
-            # Several templates may be one person's: fetch more until k people are among them, or all are.
-            if len(np.unique(people)) >= k or wanted >= view.count:
-                break
-            wanted = min(view.count, wanted * 4)
-        similarities = cosines(probe, view.rows[best])
-        order = np.argsort(-similarities, kind="stable")
-        people, similarities = people[order], similarities[order]
-        _, first = np.unique(people, return_index=True)
-        first = np.sort(first)[:k]
-        results.append((people[first], similarities[first]))
-    return results

@@ -50,9 +50,7 @@ def check_name(where: str, given: object) -> str:
     # Cc control, Cs half of a surrogate pair (cannot be stored as UTF-8), Zl and Zp line breaks.
     for character in name:
         if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
-            raise InputError(
-                f"{where}: expected a name without control characters, got U+{ord(character):04X} in it"
-            )
+            raise InputError(f"{where}: expected a name without control characters, got U+{ord(character):04X} in it")
     return name
 
 
@@ -68,9 +66,7 @@ def pack_metadata(where: str, given: Mapping[str, Any] | None) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: metadata: expected a mapping that JSON can hold: {error}") from error
     if length > METADATA_LIMIT_BYTES:
-        raise InputError(
-            f"{where}: metadata: expected at most {METADATA_LIMIT_BYTES} bytes of JSON, got {length}"
-        )
+        raise InputError(f"{where}: metadata: expected at most {METADATA_LIMIT_BYTES} bytes of JSON, got {length}")
     return text
 
 

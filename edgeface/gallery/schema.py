@@ -130,6 +130,12 @@ def migrate(connection: sqlite3.Connection, path: str, *, model: tuple[str, int,
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
+def object_names() -> set[str]:
+    """Names of the tables, indexes and triggers of the current version."""
+    words = [line.split() for script in MIGRATIONS for line in script.splitlines() if line.startswith("CREATE")]
+    return {line[2] for line in words}
+
+
 def _statements(script: str) -> list[str]:
     """Split a script where a line ends with `;`, except inside a trigger's body.
 

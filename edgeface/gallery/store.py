@@ -53,13 +53,13 @@ class Change:
     Attributes:
         seq: the last change included.
         reset: everything known before is void; `added` are all templates there are.
-        added: chunks of (template ids, person ids, rows), ids rising.
+        added: chunks of (template ids, person ids, checksums, rows), ids rising.
         removed: template ids.
     """
 
     seq: int
     reset: bool
-    added: list[tuple[IntArray, IntArray, RowArray]]
+    added: list[tuple[IntArray, IntArray, npt.NDArray[np.uint32], RowArray]]
     removed: IntArray
 
 
@@ -81,13 +81,9 @@ class Store:
         try:
             with self.database.reading() as connection:
                 row = connection.execute("SELECT model_id, dimension, encoding, scale FROM models").fetchone()
-                identity = connection.execute(
-                    "SELECT value FROM settings WHERE key = 'gallery_id'"
-                ).fetchone()
+                identity = connection.execute("SELECT value FROM settings WHERE key = 'gallery_id'").fetchone()
             if row is None or identity is None:
-                raise GalleryCorruptError(
-                    f"{path}: the rows that name its model are missing; restore a backup"
-                )
+                raise GalleryCorruptError(f"{path}: the rows that name its model are missing; restore a backup")
             self.gallery_id = str(identity[0])
             self.model_id = str(row[0])
             self.codec = Codec(int(row[1]), cast("Encoding", row[2]), float(row[3]))
@@ -204,12 +200,8 @@ class Store:
             last = _last_seq(connection)
             first = connection.execute("SELECT min(seq) FROM changes").fetchone()[0]
             if not 0 < seq <= last or (seq < last and (first is None or first > seq + 1)):
-                everything = (
-                    "SELECT template_id, person_id, data, checksum FROM templates ORDER BY template_id"
-                )
-                return Change(
-                    last, True, list(self._load(connection.execute(everything))), np.empty(0, np.int64)
-                )
+                everything = "SELECT template_id, person_id, data, checksum FROM templates ORDER BY template_id"
+                return Change(last, True, list(self._load(connection.execute(everything))), np.empty(0, np.int64))
             removed = connection.execute(
                 "SELECT template_id FROM changes WHERE seq > ? AND kind = ?", (seq, schema.REMOVED)
             ).fetchall()
@@ -225,21 +217,31 @@ class Store:
                 np.array([row[0] for row in removed], np.int64).reshape(-1),
             )
 
-    def _load(self, cursor: sqlite3.Cursor) -> Iterator[tuple[IntArray, IntArray, RowArray]]:
+    def setting(self, key: str) -> str | None:
+        """A value of the settings table."""
+        with self.database.reading() as connection:
+            row = connection.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def keep_setting(self, key: str, value: str) -> None:
+        """Set a value of the settings table."""
+        with self.database.writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (key, value))
+
+    def _load(self, cursor: sqlite3.Cursor) -> Iterator[tuple[IntArray, IntArray, npt.NDArray[np.uint32], RowArray]]:
         while rows := cursor.fetchmany(_CHUNK):
             for template_id, person_id, data, stored in rows:
                 check_stored(template_id, person_id, data, stored, self.codec.size)
             template_ids = np.array([row[0] for row in rows], np.int64)
             person_ids = np.array([row[1] for row in rows], np.int64)
-            yield template_ids, person_ids, self.codec.decode([row[2] for row in rows])
+            checksums = np.array([row[3] for row in rows], np.uint32)
+            yield template_ids, person_ids, checksums, self.codec.decode([row[2] for row in rows])
 
     def _person(self, connection: sqlite3.Connection, name: str) -> Person:
         return _as_person(connection.execute(_PERSON + "WHERE name = ?", (name,)).fetchone())
 
     def _nobody(self, name: str) -> PersonNotFoundError:
-        return PersonNotFoundError(
-            f"{self.path}: nobody named {name!r}; `edgeface gallery list` shows who is enrolled"
-        )
+        return PersonNotFoundError(f"{self.path}: nobody named {name!r}; `edgeface gallery list` shows who is enrolled")
 
 
 def prune(connection: sqlite3.Connection) -> None:
@@ -253,6 +255,4 @@ def _last_seq(connection: sqlite3.Connection) -> int:
 
 
 def _as_person(row: Sequence[Any]) -> Person:
-    return Person(
-        int(row[0]), str(row[1]), int(row[5]), json.loads(row[2]), iso(int(row[3])), iso(int(row[4]))
-    )
+    return Person(int(row[0]), str(row[1]), int(row[5]), json.loads(row[2]), iso(int(row[3])), iso(int(row[4])))

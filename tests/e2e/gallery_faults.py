@@ -16,10 +16,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parent))
-from gallery_workload import STEPS, inspect, open_gallery
-
+sys.path.append(str(Path(__file__).parents[2]))  # the last place: `edgeface` is the installed one
 from edgeface.errors import GalleryError
+from tests.e2e.gallery_workload import STEPS, inspect, open_gallery
 
 if TYPE_CHECKING:
     from edgeface.gallery import Gallery
@@ -61,9 +60,7 @@ def one_failure(shim: ctypes.CDLL, folder: Path, how: int, at: int) -> tuple[boo
         gallery.close()
     reached = shim.io_shim_calls() >= at
     shim.io_shim_arm(b"", 0, 0)
-    if (
-        outcomes.count(False) > 3
-    ):  # the fault itself, and the rename and removal that needed a failed addition
+    if outcomes.count(False) > 3:  # the fault itself, and the rename and removal that needed a failed addition
         return reached, f"one fault stopped {outcomes.count(False)} changes"
     return reached, judge(path, outcomes)
 

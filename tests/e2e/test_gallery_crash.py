@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from gallery_workload import STEPS, Step, inspect, open_gallery
+sys.path.append(str(Path(__file__).parents[2]))  # the last place: `edgeface` is the installed one
+from tests.e2e.gallery_workload import STEPS, Step, inspect, open_gallery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,9 +47,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler is None:
         pytest.skip("no C compiler for the shim that makes disk calls fail")
     library = tmp_path_factory.mktemp("shim") / "io_shim.so"
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "io_shim.c", "-ldl"], check=True
-    )
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "io_shim.c", "-ldl"], check=True)
     return library
 
 
@@ -67,9 +65,7 @@ def run_under_shim(shim: Path, folder: Path, what: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("what", "least"), [("fail", 200), ("stop", 150)])
-def test_every_disk_call_fails_or_is_the_last_in_turn(
-    shim: Path, memory_folder: Path, what: str, least: int
-) -> None:
+def test_every_disk_call_fails_or_is_the_last_in_turn(shim: Path, memory_folder: Path, what: str, least: int) -> None:
     result = run_under_shim(shim, memory_folder, what)
     assert result["wrong"] == []
     assert isinstance(result["rounds"], int)
@@ -180,7 +176,8 @@ def _write_until_killed(path: Path, pipe: Connection, seed: int) -> None:
 def test_a_process_killed_at_any_moment_loses_nothing_acknowledged(memory_folder: Path) -> None:
     chance = random.Random(2)
     context = multiprocessing.get_context("fork")
-    path, state = memory_folder / "kiosk.gallery", {}
+    path = memory_folder / "kiosk.gallery"
+    state: dict[str, int] = {}
     acknowledged = 0
     for number in range(ROUNDS):
         if number % 10 == 0:  # afresh: the creation of the file is part of what is killed

@@ -36,7 +36,7 @@ def unit_rows(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
     return unit
 
 
-def opened(path: Path, **options: Any) -> Gallery:
+def opened(path: Path | str, **options: Any) -> Gallery:
     return Gallery.open(path, model_id="m", dimension=64, **options)
 
 
@@ -248,9 +248,7 @@ def _hammer(path: str, seconds: float, worker: int, failures: Any) -> None:
 def hammer(path: Path, seconds: float) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    children = [
-        context.Process(target=_hammer, args=(str(path), seconds, worker, results)) for worker in range(3)
-    ]
+    children = [context.Process(target=_hammer, args=(str(path), seconds, worker, results)) for worker in range(3)]
     for child in children:
         child.start()
     expected = {f"person {number}" for number in range(30)}

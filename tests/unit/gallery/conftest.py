@@ -27,9 +27,7 @@ def units() -> Units:
 
     def draw(count: int, dimension: int = 128) -> npt.NDArray[np.float32]:
         rows = random.standard_normal((count, dimension))
-        unit: npt.NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(
-            np.float32
-        )
+        unit: npt.NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
         return unit
 
     return draw

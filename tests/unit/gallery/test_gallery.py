@@ -65,9 +65,7 @@ def test_float32_templates_give_the_cosines_themselves(path: Path, units: Draw) 
     np.testing.assert_allclose(match.similarities, want, atol=2e-6)
 
 
-def test_a_person_is_found_by_the_best_of_several_templates_and_appears_once(
-    gallery: Gallery, units: Draw
-) -> None:
+def test_a_person_is_found_by_the_best_of_several_templates_and_appears_once(gallery: Gallery, units: Draw) -> None:
     many = units(60)
     assert gallery.add("many", many).templates == 60
     gallery.add("other", units(1))
@@ -131,9 +129,7 @@ def test_an_empty_gallery_finds_nobody(gallery: Gallery, units: Draw) -> None:
 def test_reopening_shows_the_same_people(path: Path, units: Draw) -> None:
     rows = units(3)
     with Gallery.open(path, model_id="m", dimension=128) as gallery:
-        gallery.add(
-            "ada", rows, qualities=[1, 0.5, 0.25], source_hashes=["a", "b", "c"], metadata={"x": [1, None]}
-        )
+        gallery.add("ada", rows, qualities=[1, 0.5, 0.25], source_hashes=["a", "b", "c"], metadata={"x": [1, None]})
         before = gallery.people()
     with Gallery.open(path, model_id="m", dimension=128) as gallery:
         assert gallery.people() == before
@@ -226,9 +222,7 @@ def test_a_closed_gallery_says_so(gallery: Gallery, units: Draw) -> None:
             call()
 
 
-def test_a_change_by_another_opener_is_seen_by_the_next_search(
-    gallery: Gallery, path: Path, units: Draw
-) -> None:
+def test_a_change_by_another_opener_is_seen_by_the_next_search(gallery: Gallery, path: Path, units: Draw) -> None:
     rows = units(3)
     with Gallery.open(path, model_id="test-model", dimension=128) as other:
         other.add("ada", rows[0])
@@ -299,15 +293,11 @@ def test_threads_add_and_search_at_once(gallery: Gallery, units: Draw) -> None:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(
-        st.tuples(
-            st.sampled_from(["add", "remove", "rename", "search"]), st.integers(0, 5), st.integers(0, 5)
-        ),
+        st.tuples(st.sampled_from(["add", "remove", "rename", "search"]), st.integers(0, 5), st.integers(0, 5)),
         max_size=25,
     )
 )
-def test_any_sequence_of_changes_agrees_with_a_dictionary(
-    tmp_path: Path, steps: list[tuple[str, int, int]]
-) -> None:
+def test_any_sequence_of_changes_agrees_with_a_dictionary(tmp_path: Path, steps: list[tuple[str, int, int]]) -> None:
     random = np.random.default_rng(len(steps))
     path = tmp_path / f"{time.time_ns()}.gallery"
     model: dict[str, list[npt.NDArray[np.float32]]] = {}

@@ -1,0 +1,42 @@
+"""From rows to people: the best template of each, several templates a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeface.gallery.vectors import cosines
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgeface.gallery.index import Searcher
+    from edgeface.gallery.vectors import FloatArray
+
+#: Rows fetched beyond those asked for: ranking is by int8 products, the result by exact cosines of these.
+_SPARE = 8
+
+
+def nearest_people(
+    searcher: Searcher, probes: FloatArray, coded: npt.NDArray[Any], k: int
+) -> list[tuple[npt.NDArray[np.int64], FloatArray]]:
+    """(person ids, similarities) for each probe, best first, one row a person."""
+    results: list[tuple[npt.NDArray[np.int64], FloatArray]] = []
+    view = searcher.view
+    for probe, row in zip(probes, coded, strict=True):
+        wanted = min(view.count, k + _SPARE)
+        while True:
+            best = searcher.best(row, wanted) if wanted else np.empty(0, np.int64)
+            people = view.person_ids[best]
+            # Several templates may be one person's: fetch more until k people are among them, or all are.
+            if len(np.unique(people)) >= k or wanted >= view.count:
+                break
+            wanted = min(view.count, wanted * 4)
+        similarities = cosines(probe, view.rows[best])
+        order = np.argsort(-similarities, kind="stable")
+        people, similarities = people[order], similarities[order]
+        _, first = np.unique(people, return_index=True)
+        first = np.sort(first)[:k]
+        results.append((people[first], similarities[first]))
+    return results

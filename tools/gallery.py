@@ -1,0 +1,152 @@
+"""`edgeface gallery`: list, move, check and copy the people of a gallery."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeface.errors import EdgefaceError
+from edgeface.tools.output import gallery_option, json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from edgeface.gallery import Gallery
+
+
+@click.group("gallery")
+def command() -> None:
+    """Look after the people of a gallery.
+
+    A kiosk may go on using the gallery meanwhile: what is changed here is seen by its next search.
+    """
+
+
+def _open(path: Path) -> Gallery:
+    from edgeface.gallery import Gallery
+
+    if not path.exists():
+        raise EdgefaceError(f"{path}: no such gallery; `edgeface enroll NAME PHOTO...` makes one")
+    return Gallery.open(path, model_id=None)
+
+
+@command.command("list")
+@gallery_option
+@json_option
+def list_people(gallery_path: Path, as_json: bool) -> None:
+    """Show who is enrolled."""
+    with _open(gallery_path) as gallery:
+        people = gallery.people()
+    rows: list[dict[str, Any]] = [
+        {
+            "person_id": person.person_id,
+            "name": person.name,
+            "templates": person.templates,
+            "created": person.created,
+            "updated": person.updated,
+        }
+        for person in people
+    ]
+    if as_json:
+        metadata = {person.person_id: dict(person.metadata) for person in people}
+        print_json({"people": [{**row, "metadata": metadata[row["person_id"]]} for row in rows]})
+    elif rows:
+        print_table(str(gallery_path), list(rows[0]), [list(row.values()) for row in rows])
+    else:
+        click.echo(f"{gallery_path}: nobody is enrolled")
+
+
+@command.command("remove")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@gallery_option
+def remove(names: tuple[str, ...], gallery_path: Path) -> None:
+    """Remove people with all their templates; their bytes in the file are overwritten."""
+    with _open(gallery_path) as gallery:
+        for name in names:
+            gallery.remove(name)
+            click.echo(f"{name}: removed")
+
+
+@command.command("rename")
+@click.argument("old")
+@click.argument("new")
+@gallery_option
+def rename(old: str, new: str, gallery_path: Path) -> None:
+    """Give a person another name."""
+    with _open(gallery_path) as gallery:
+        click.echo(f"{old}: now {gallery.rename(old, new).name}")
+
+
+@command.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@gallery_option
+def export(file: Path, gallery_path: Path) -> None:
+    """Write everybody to a portable FILE. It holds templates: keep it as safe as the gallery."""
+    with _open(gallery_path) as gallery:
+        click.echo(f"{file}: {gallery.export(file)} people")
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@gallery_option
+def import_people(file: Path, gallery_path: Path) -> None:
+    """Add everybody of an exported FILE, or nobody; the gallery is made when there is none."""
+    from edgeface.gallery import Gallery
+    from edgeface.gallery.exchange import describe
+
+    model_id, dimension, encoding, _ = describe(file)
+    with Gallery.open(
+        gallery_path,
+        model_id=model_id,
+        dimension=dimension,
+        template="int8" if encoding == "int8" else "float32",
+    ) as gallery:
+        click.echo(f"{gallery_path}: {gallery.import_(file)} people added")
+
+
+@command.command("check")
+@gallery_option
+@click.option("--repair", is_flag=True, help="Remove what is damaged and keep the rest.")
+@json_option
+def check(gallery_path: Path, repair: bool, as_json: bool) -> None:
+    """Read every row and hold it against its checksum. Exit code 1 when a problem is left."""
+    from edgeface.gallery.care import check as check_file
+
+    report = check_file(gallery_path, repair=repair)
+    if as_json:
+        print_json(vars(report))
+    else:
+        for line in report.problems:
+            click.echo(f"problem: {line}")
+        for line in report.repaired:
+            click.echo(f"repaired: {line}")
+        for name in report.enrol_again:
+            click.echo(f"enrol again: {name}")
+        verdict = "sound" if not report.problems else f"{len(report.problems)} problems"
+        click.echo(f"{gallery_path}: {report.people} people, {report.templates} templates, {verdict}")
+    if report.problems and not report.repaired:
+        sys.exit(1)
+
+
+@command.command("backup")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@gallery_option
+def backup(file: Path, gallery_path: Path) -> None:
+    """Copy the gallery to FILE while it is in use. It holds templates: keep it as safe as the gallery."""
+    with _open(gallery_path) as gallery:
+        gallery.backup(file)
+    click.echo(f"{file}: written, {file.stat().st_size} bytes")
+
+
+@command.command("stats")
+@gallery_option
+@json_option
+def stats(gallery_path: Path, as_json: bool) -> None:
+    """Show sizes and figures."""
+    with _open(gallery_path) as gallery:
+        figures = gallery.stats()
+    if as_json:
+        print_json(figures)
+    else:
+        print_table("", ["figure", "value"], [[key, value] for key, value in figures.items()])
