@@ -214,7 +214,7 @@ def test_a_wheel_that_is_none_is_refused(
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_damage_in_the_packed_bytes_of_any_method_is_refused(method: int, published: Any, empty_home: Path) -> None:
-    for at in (0, 5, 12, 60):
+    for at in (4, 12, 60):
         with zipfile.ZipFile(published.wheel, "w", method) as archive:
             archive.writestr(MEMBER, published.content)
         start = 30 + len(MEMBER) + at  # after the member's header
