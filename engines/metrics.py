@@ -95,7 +95,7 @@ def all_pairs(embeddings: FloatArray, labels: IntArray, *, others: FloatArray | 
     top = np.empty(0, np.float32)
     right = np.zeros(count, bool)
     columns = np.arange(count)
-    blank, blank_column = ~embeddings.any(axis=1), ~gallery.any(axis=1)
+    blank, blank_column = (embeddings == 0).all(axis=1), (gallery == 0).all(axis=1)
     for start in range(0, count, BLOCK_ROWS):
         rows = columns[start : start + BLOCK_ROWS]
         block = embeddings[rows] @ gallery.T

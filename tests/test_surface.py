@@ -34,20 +34,23 @@ Faces(boxes, scores, landmarks)
 Faces.empty()
 Faces.sizes
 Faces.subject(self, height, width)
-Gallery(store)
+Gallery(store, *, exact_up_to, progress)
 Gallery.add(self, name, embeddings, *, qualities=None, source_hashes=None, metadata=None)
+Gallery.backup(self, path)
 Gallery.close(self)
 Gallery.dimension
 Gallery.export(self, path)
 Gallery.import_(self, path)
 Gallery.model_id
-Gallery.open(path, *, model_id, dimension=0, template='int8', busy_timeout_ms=5000)
+Gallery.open(path, *, model_id, dimension=0, template='int8', busy_timeout_ms=5000, exact_up_to=None, progress=None)
 Gallery.path
 Gallery.people(self)
 Gallery.remove(self, name)
 Gallery.rename(self, old, new)
 Gallery.search(self, probes, *, k=5)
+Gallery.stats(self)
 Gallery.template
+Gallery.wait_for_index(self, timeout_s=None)
 Matches(person_ids, names, similarities)
 Matches.margin
 Person(person_id, name, templates, metadata, created, updated)
