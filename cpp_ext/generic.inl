@@ -54,7 +54,7 @@ void align_pixel(const Source& source, const AlignRow& row, const Affine& affine
         const int32_t sx = x + (tap & 1), sy = y + (tap >> 1);
         if (sx < 0 || sy < 0 || sx >= source.width || sy >= source.height) continue;
         const int32_t weight = (tap & 1 ? fx : one - fx) * (tap >> 1 ? fy : one - fy);
-        const uint8_t* pixel = source.data + sy * source.stride + static_cast<ptrdiff_t>(sx) * source.channels;
+        const uint8_t* pixel = source.data + (sy * source.stride + static_cast<ptrdiff_t>(sx) * source.channels - source.origin);
         for (int c = 0; c < 3; ++c) sums[c] += weight * pixel[c];
     }
     for (int c = 0; c < 3; ++c) planes[c][i] = static_cast<float>(sums[c]) * affine.factor[c] + affine.summand[c];
@@ -64,63 +64,36 @@ void align_pixel(const Source& source, const AlignRow& row, const Affine& affine
     for (int i = 0; i < row.count; ++i) align_pixel(source, row, affine, planes, i);
 }
 
-typedef uint64_t wide_pixel __attribute__((may_alias, aligned(2)));
-typedef uint32_t pair_of_samples __attribute__((may_alias, aligned(2)));
+// The rounding doubling high half of a product, as pmulhrsw and sqrdmulh have it.
+inline int32_t high_half(int32_t a, int32_t b) { return (a * b + (1 << 14)) >> 15; }
 
-void widen_gray(const int16_t* luma, size_t width, int16_t* out) {
-    wide_pixel* wide = reinterpret_cast<wide_pixel*>(out);
-    for (size_t x = 0; x < width; ++x) wide[x] = static_cast<uint16_t>(luma[x]) * UINT64_C(0x000100010001);
+inline uint8_t byte_of(int32_t value) {  // of a number with 6 bits of fraction
+    value = (value + 32) >> 6;
+    return static_cast<uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 
-void widen_nv12(const int16_t* luma, const int16_t* chroma, size_t width, int16_t* out) {
-    wide_pixel* wide = reinterpret_cast<wide_pixel*>(out);
-    const pair_of_samples* pairs = reinterpret_cast<const pair_of_samples*>(chroma);
-    for (size_t j = 0; j < width / 2; ++j) {
-        const uint64_t uv = static_cast<uint64_t>(pairs[j]) << 16;
-        wide[2 * j] = uv | static_cast<uint16_t>(luma[2 * j]);
-        wide[2 * j + 1] = uv | static_cast<uint16_t>(luma[2 * j + 1]);
+[[maybe_unused]] void camera_row(const uint8_t* __restrict y, const uint8_t* __restrict u, const uint8_t* __restrict v,
+                                 const CameraColour& colour, size_t width, uint8_t* __restrict bgrx) {
+    for (size_t x = 0; x < width; ++x) {
+        const int32_t dark = y[x] - colour.black, luma = high_half((dark > 0 ? dark : 0) * 128, colour.luma);
+        const int32_t cu = (u[x / 2] - 128) * 256, cv = (v[x / 2] - 128) * 256;
+        bgrx[4 * x] = byte_of(luma + high_half(cu, colour.u_to_blue));
+        bgrx[4 * x + 1] = byte_of(luma + (high_half(cu, colour.u_to_green) + high_half(cv, colour.v_to_green)));
+        bgrx[4 * x + 2] = byte_of(luma + high_half(cv, colour.v_to_red));
+        bgrx[4 * x + 3] = 0;
     }
 }
 
-void widen_i420(const int16_t* luma, const int16_t* u, const int16_t* v, size_t width, int16_t* out) {
-    wide_pixel* wide = reinterpret_cast<wide_pixel*>(out);
-    for (size_t j = 0; j < width / 2; ++j) {
-        const uint64_t uv = static_cast<uint64_t>(static_cast<uint16_t>(u[j])) << 16 |
-                            static_cast<uint64_t>(static_cast<uint16_t>(v[j])) << 32;
-        wide[2 * j] = uv | static_cast<uint16_t>(luma[2 * j]);
-        wide[2 * j + 1] = uv | static_cast<uint16_t>(luma[2 * j + 1]);
-    }
+void grey_to_bgrx(const uint8_t* __restrict grey, size_t width, uint8_t* __restrict bgrx) {
+    typedef uint32_t pixel __attribute__((may_alias));  // rows of four bytes a pixel begin at a multiple of four
+    pixel* __restrict out = reinterpret_cast<pixel*>(bgrx);
+    for (size_t x = 0; x < width; ++x) out[x] = grey[x] * 0x010101u;
 }
 
-void widen_yuyv(const int16_t* row, size_t width, int16_t* out) {
-    wide_pixel* wide = reinterpret_cast<wide_pixel*>(out);
-    const wide_pixel* quads = reinterpret_cast<const wide_pixel*>(row);
-    for (size_t j = 0; j < width / 2; ++j) {  // quad: Y0 U Y1 V from the low end
-        const uint64_t quad = quads[j];
-        const uint64_t uv = (quad & UINT64_C(0xffff0000)) | (quad >> 16 & UINT64_C(0xffff00000000));
-        wide[2 * j] = uv | (quad & 0xffff);
-        wide[2 * j + 1] = uv | (quad >> 32 & 0xffff);
-    }
-}
-
-inline float clip_grey(float value) {
-    value = value > 0.0f ? value : 0.0f;
-    return value < 255.0f ? value : 255.0f;
-}
-
-void yuv_to_bgr(const float m[3][4], const Affine& affine, float* const planes[3], size_t count) {
-    float* __restrict p0 = planes[0];
-    float* __restrict p1 = planes[1];
-    float* __restrict p2 = planes[2];
-    const float b0 = m[0][0], b1 = m[0][1], b2 = m[0][2], b3 = m[0][3], g0 = m[1][0], g1 = m[1][1], g2 = m[1][2],
-                g3 = m[1][3], r0 = m[2][0], r1 = m[2][1], r2 = m[2][2], r3 = m[2][3];
-    const float fb = affine.factor[0], fg = affine.factor[1], fr = affine.factor[2], sb = affine.summand[0],
-                sg = affine.summand[1], sr = affine.summand[2];
+void split_pairs(const uint8_t* __restrict pairs, size_t count, uint8_t* __restrict first, uint8_t* __restrict second) {
     for (size_t i = 0; i < count; ++i) {
-        const float y = p0[i], u = p1[i], v = p2[i];
-        p0[i] = clip_grey(((y * b0 + u * b1) + v * b2) + b3) * fb + sb;
-        p1[i] = clip_grey(((y * g0 + u * g1) + v * g2) + g3) * fg + sg;
-        p2[i] = clip_grey(((y * r0 + u * r1) + v * r2) + r3) * fr + sr;
+        first[i] = pairs[2 * i];
+        second[i] = pairs[2 * i + 1];
     }
 }
 

@@ -80,7 +80,7 @@ def letterbox(
         full_range: camera formats use 0-255 rather than 16-235 and 16-240.
 
     Sampling is OpenCV's: half-pixel centres, bilinear; an axis that shrinks by more than two is averaged over the
-    covered area. Camera formats are resampled first (chroma repeated, as cvtColor does) and then converted and clipped.
+    covered area. Camera formats become BGR first, as by cvtColor: chroma repeated over the pixels it covers.
 
     Raises:
         InputError: a shape, dtype, stride or option is not one of these.
