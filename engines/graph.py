@@ -153,7 +153,7 @@ class Graph:
             self.name,
             self.inputs,
             [*self.outputs, *extra],
-            [numpy_helper.from_array(np.ascontiguousarray(self.constants[name]), name) for name in used],
+            [numpy_helper.from_array(np.asarray(self.constants[name], order="C"), name) for name in used],
         )
         opsets = [helper.make_opsetid(domain, version) for domain, version in self._opsets]
         model = helper.make_model(graph, opset_imports=opsets, producer_name="edgeface")
