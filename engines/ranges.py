@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeface.engines.graph import Graph
+    from edgeface.engines.session import Tensors
 
     Array = npt.NDArray[np.float64]
     Floats = npt.NDArray[np.float32]
@@ -44,8 +45,8 @@ class Statistics:
         """(C,) mean of each channel."""
         return self._sums / max(self._values_per_channel, 1)
 
-    def add(self, name: str, values: Floats) -> None:
-        """Add (N, C, ...) values."""
+    def add(self, name: str, values: Floats, *, histogram: bool = True) -> None:
+        """Add (N, C, ...) values; without a histogram only the maxima and means are kept."""
         rows = values.reshape(len(values), values.shape[1], -1) if values.ndim > 1 else values.reshape(1, 1, -1)
         magnitudes = np.abs(rows)
         maxima = magnitudes.max(axis=(0, 2)).astype(np.float64)
@@ -56,6 +57,8 @@ class Statistics:
         self.maxima = np.maximum(self.maxima, maxima)
         self._sums += rows.sum(axis=(0, 2), dtype=np.float64)
         self._values_per_channel += rows.shape[0] * rows.shape[2]
+        if not histogram:
+            return
         largest = float(maxima.max())
         if self.limit == 0.0:
             self.limit = largest
@@ -92,12 +95,17 @@ class Statistics:
 
 
 def collect(
-    graph: Graph, tensors: Floats, names: Iterable[str], *, tick: Callable[[int], None] | None = None
+    graph: Graph,
+    tensors: Tensors,
+    names: Iterable[str],
+    *,
+    histogram: bool = True,
+    tick: Callable[[int], None] | None = None,
 ) -> dict[str, Statistics]:
     """Statistics of the named tensors over (N, 3, H, W) float32 inputs of the network."""
     found = {name: Statistics() for name in dict.fromkeys(names)}
     runner = Runner(graph, outputs=list(found))
     for part in runner.batches(tensors, tick=tick):
         for name, values in part.items():
-            found[name].add(name, values)
+            found[name].add(name, values, histogram=histogram)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from edgeface.engines.graph import Graph
 
     Array = npt.NDArray[np.float32]
+
+
+class Tensors(Protocol):
+    """(N, 3, H, W) float32 pictures: an array, or something that makes them slice by slice."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: slice, /) -> Array: ...
+
 
 #: Pictures of one run where the network takes any batch: large enough to fill two cores, small enough for a board.
 BATCH = 8
@@ -50,7 +58,7 @@ class Runner:
         batch = self._session.get_inputs()[0].shape[0]
         self.batch = batch if isinstance(batch, int) and batch > 0 else BATCH
 
-    def batches(self, tensors: Array, *, tick: Callable[[int], None] | None = None) -> Iterator[dict[str, Array]]:
+    def batches(self, tensors: Tensors, *, tick: Callable[[int], None] | None = None) -> Iterator[dict[str, Array]]:
         """The outputs of (N, 3, H, W) float32 pictures, batch by batch; a last batch is padded and cut."""
         for start in range(0, len(tensors), self.batch):
             part = tensors[start : start + self.batch]
@@ -65,7 +73,7 @@ class Runner:
             if tick is not None:
                 tick(count)
 
-    def run(self, tensors: Array, *, tick: Callable[[int], None] | None = None) -> dict[str, Array]:
+    def run(self, tensors: Tensors, *, tick: Callable[[int], None] | None = None) -> dict[str, Array]:
         """The outputs of all pictures at once; for small outputs."""
         parts = list(self.batches(tensors, tick=tick))
         return {name: np.concatenate([part[name] for part in parts]) for name in self._wanted}
