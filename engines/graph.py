@@ -140,6 +140,28 @@ class Graph:
         where = 0 if node is None else next(i for i, other in enumerate(self.nodes) if other is node) + 1
         self.nodes[where:where] = new
 
+    def shorten(self) -> None:
+        """Give every tensor inside the network a short name: long ones are a tenth of a small INT8 file.
+
+        Nodes keep theirs where they have weights, so that layers can be told and compared.
+        """
+        outer = {self.input_name, *self.output_names}
+        names: dict[str, str] = {"": ""}
+        for node in self.nodes:
+            for name in (*node.input, *node.output):
+                if name not in names:
+                    names[name] = name if name in outer else f"t{len(names)}"
+        if len(set(names.values())) < len(names):  # an outer name looks like ours: leave all as they are
+            return
+        for node in self.nodes:
+            for field in (node.input, node.output):
+                renamed = [names[name] for name in field]
+                del field[:]
+                field.extend(renamed)
+            if node.op_type not in WEIGHTED:
+                node.name = ""
+        self.constants = {names[name]: value for name, value in self.constants.items() if name in names}
+
     def copy(self) -> Graph:
         return Graph(self.to_model())
 

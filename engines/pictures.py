@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +61,10 @@ class Inputs:
         planes = (part[..., ::-1] if self._reverse else part).transpose(0, 3, 1, 2)
         return np.ascontiguousarray((planes.astype(np.float32) - self._mean) * self._factor)
 
-    def first(self, count: int) -> Inputs:
-        """The first pictures alone."""
-        other = object.__new__(Inputs)
-        other.__dict__.update(self.__dict__)
-        other.pictures = self.pictures[:count]
+    def part(self, start: int, stop: int) -> Inputs:
+        """Some of the pictures alone."""
+        other = copy.copy(self)
+        other.pictures = self.pictures[start:stop]
         return other
 
     def digest(self) -> str:

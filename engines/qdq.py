@@ -91,8 +91,12 @@ def _weights(graph: Graph, node: onnx.NodeProto, shared: dict[tuple[str, int], s
         steps, scales = quantize_weight(graph.constants[name], axis)
         held = graph.add_constant(f"{name}.q", steps)
         scale = graph.add_constant(f"{name}.s", scales)
+        # Zero points may be left out by the standard, but onnxruntime 1.32 then makes a wrong one for INT8 on x86.
+        zeros = f"zeros_{len(scales)}"
+        graph.constants.setdefault(zeros, np.zeros(len(scales), np.int8))
         back = graph.fresh(f"{name}.dq")
-        graph.insert_after(None, [helper.make_node("DequantizeLinear", [held, scale], [back], name=back, axis=axis)])
+        pair = helper.make_node("DequantizeLinear", [held, scale, zeros], [back], name=back, axis=axis)
+        graph.insert_after(None, [pair])
         shared[name, axis] = back
     node.input[1] = shared[name, axis]
 
