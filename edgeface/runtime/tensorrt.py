@@ -231,6 +231,11 @@ class TensorRtEngine:
         except self._gpu.driver.Error as error:
             logger.debug("%s: settling a failed run: %s", self.manifest.name, explain(error))
 
+    @property
+    def lost(self) -> str | None:
+        """Why the GPU's context can no longer be used, or None. Closing every engine and loading again mends it."""
+        return self._gpu.lost
+
     def _take(self) -> Slot:
         self._gpu.refuse_after_fork()  # another thread may have held the lock at the fork
         with self._ready:

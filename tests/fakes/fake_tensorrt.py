@@ -184,7 +184,7 @@ class FakeTensorRt:
                     return None
                 return IExecutionContext(self)
 
-            def output_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+            def _output_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
                 if shape not in self.shapes:
                     values = self.run(np.zeros(shape, np.float32))
                     self.shapes[shape] = {name: values[name].shape for name in self.header["outputs"]}
@@ -214,7 +214,7 @@ class FakeTensorRt:
             def get_tensor_shape(self, name: str) -> tuple[int, ...]:
                 if self.shape is None:
                     raise Misuse("output shape asked for before the input's was set")
-                return self.owner.output_shapes(self.shape)[name]
+                return self.owner._output_shapes(self.shape)[name]
 
             def set_tensor_address(self, name: str, memory: int) -> bool:
                 if world.refuses("set_tensor_address", self.owner.runtime.logger):
@@ -234,7 +234,7 @@ class FakeTensorRt:
                 if missing:
                     raise Misuse(f"executed without addresses of {sorted(missing)}")
                 shape = self.shape
-                for name, size in self.owner.output_shapes(shape).items():
+                for name, size in self.owner._output_shapes(shape).items():
                     device.view(self.addresses[name], math.prod(size))
                 self.in_flight += 1
 
