@@ -59,9 +59,9 @@ def import_pycuda() -> Any:
         driver = importlib.import_module("pycuda.driver")
     except ImportError as error:
         cause = (
-            "the NVIDIA driver (libcuda.so.1) is not there; TensorRT engines need an NVIDIA GPU"
-            if "libcuda" in str(error)
-            else "pycuda is not installed; on a Jetson run `jetson/setup.sh`, elsewhere `pip install pycuda`"
+            "pycuda is not installed; on a Jetson run `jetson/setup.sh`, elsewhere `pip install pycuda`"
+            if isinstance(error, ModuleNotFoundError)
+            else "pycuda does not find the NVIDIA driver (libcuda.so.1); TensorRT engines need an NVIDIA GPU"
         )
         raise MissingDependencyError(f"{cause} ({error})") from error
     try:
