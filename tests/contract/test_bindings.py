@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from fake_cuda import FakeCuda
+from fake_driver import compile_driver, why_not
 from fake_tensorrt import FakeTensorRt
 
 PROBE = Path(__file__).with_name("probe.py")
@@ -142,11 +143,11 @@ def test_loading_an_engine_without_a_driver_is_an_error_of_ours(version: str, st
     assert "NVIDIA driver" in done.stdout or "pycuda is not installed" in done.stdout
 
 
-def test_pycuda() -> None:
-    """The real pycuda, over the driver of the machine or the stand-in that `.ci/tensorrt` compiles."""
-    library = os.environ.get("EDGEFACE_TEST_LIBCUDA")
-    if library is None:
-        pytest.skip("EDGEFACE_TEST_LIBCUDA is not set: `.ci/tensorrt` builds pycuda and a stand-in for the driver")
+def test_pycuda(tmp_path: Path) -> None:
+    """The real pycuda, over the stand-in for the driver."""
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
     wanted = surface(FakeCuda().module)
     assert len(wanted) > 25
-    assert ask("pycuda.driver", wanted, {"LD_LIBRARY_PATH": str(Path(library).parent)}) == []
+    assert ask("pycuda.driver", wanted, {"LD_PRELOAD": str(compile_driver(tmp_path))}) == []

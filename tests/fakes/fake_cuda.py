@@ -184,8 +184,8 @@ class FakeCuda:
             def total_memory(self) -> int:
                 return 8 << 30
 
-            def get_attribute(self, attribute: str) -> int:
-                assert attribute == "INTEGRATED"
+            def get_attribute(self, attr: str) -> int:
+                assert attr == "INTEGRATED"
                 return int(world.integrated)
 
             def retain_primary_context(self) -> Context:
