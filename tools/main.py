@@ -21,6 +21,7 @@ COMMANDS = {
     "identify": "Say who is in photographs.",
     "verify": "Say whether two photographs show one person.",
     "gallery": "Look after the people of a gallery.",
+    "doctor": "Examine this machine and say how to mend what is wrong.",
     "eval": "Measure error rates on photographs of known people.",
     "bench": "Measure speed against other libraries, correctness beside it.",
 }
