@@ -132,6 +132,7 @@ def _store(recipe: Recipe, content: bytes) -> Path:
         dimension=recipe.dimension,
         template=recipe.template,
         thresholds=recipe.thresholds,
+        recognizability=recipe.recognizability,
         build={"source_sha256": source.sha256},
     )
     try:

@@ -13,11 +13,13 @@ from edgeface.manifest import (
     ARCFACE_112,
     Kind,
     Preprocessing,
-    Reader,
+    Recognizability,
     Thresholds,
     parse_preprocessing,
+    parse_recognizability,
     parse_thresholds,
 )
+from edgeface.tables import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +32,7 @@ else:
 FORMAT = "edgeface-recipe"
 VERSION = 1
 HEADS = ("yunet", "scrfd")
-TABLES = {"source", "input", "output", "thresholds", "limits", "card"}
+TABLES = {"source", "input", "output", "thresholds", "recognizability", "limits", "card"}
 TOP_LEVEL = {"format", "version", "name", "kind", "licence", *TABLES}
 
 
@@ -71,6 +73,7 @@ class Recipe:
     dimension: int
     template: tuple[tuple[float, float], ...]
     thresholds: Thresholds | None
+    recognizability: Recognizability | None
     limits: Mapping[str, Any]
     card: Mapping[str, Any]
 
@@ -149,6 +152,11 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         dimension=output.integer("dimension", low=2, high=1 << 14) if embedder else 0,
         template=_template(output, size) if embedder and size else (),
         thresholds=parse_thresholds(read.table("thresholds")) if "thresholds" in document else None,
+        recognizability=parse_recognizability(
+            read.table("recognizability"), output.integer("dimension", low=2, high=1 << 14)
+        )
+        if "recognizability" in document
+        else None,
         limits=read.table("limits").document if "limits" in document else {},
         card=card.document,
     )
