@@ -28,7 +28,11 @@ FACE_ROWS, FACE_COLUMNS = slice(20, 108), slice(20, 92)
 
 #: The weights of `view_features` in the logit of the score, the constant first. Fitted by logistic regression with
 #: `edgeface eval quality --fit` on clean and degraded photographs of LFW; the fit knew half of the people only.
-VIEW_WEIGHTS = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+VIEW_WEIGHTS: tuple[float, ...] = (
+    -11.462,
+    -0.825, -1.129, -0.429, 1.364, 1.004, -0.134, -0.3,
+    5.685, 10.291, 0.36, 0.904, 0.269, -0.017, 0.879,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,25 +136,22 @@ def recognizability(embeddings: FloatArray, centre: Any) -> FloatArray:
 
 
 def view_features(quality: Quality) -> FloatArray:
-    """(N, 9) float32: the measurements on scales where errors grow about evenly, each limited at both ends."""
-    sharp = np.clip(np.log2(np.maximum(quality.sharpness, 1e-3) / 200), -5, 4)
-    detail = np.clip(np.log2(np.maximum(quality.size_px, 1) / 64), -3, 0.5)
+    """(N, 14) float32: the measurements on scales where errors grow about evenly, each limited at both ends."""
+    size = np.clip(np.log2(np.maximum(quality.size_px, 1) / 64), -3, 0.5)
+    sharpness = np.log2(np.maximum(quality.sharpness, 1e-3) / 200)
     contrast = np.clip(np.log2(np.maximum(quality.contrast, 1e-3) / 0.18), -4, 1)
-    yaw, pitch = (np.clip(quality.pose_deg[:, axis] / 45, -2, 2) for axis in (0, 1))
+    sharp, soft = np.clip(sharpness, 0, 4), np.clip(sharpness, -6, 0)
+    # Sharpness at equal contrast does not depend on the light: what is high then is noise, above all in small faces.
+    even = np.clip(sharpness - 2 * contrast, -6, 5)
+    noisy, even_soft = np.maximum(even, 0), np.minimum(even, 0)
+    yaw, pitch = (np.clip(np.nan_to_num(quality.pose_deg[:, axis], nan=90) / 45, -2, 2) for axis in (0, 1))
     features: FloatArray = np.stack(
         [
-            detail,
-            sharp,
-            sharp**2,
-            np.maximum(sharp, 0) * detail,  # sharp and small at once is noise
-            contrast,
-            np.abs(quality.exposure - 0.45),
-            yaw**2,
-            pitch**2,
-            quality.detection,
+            size, sharp, soft, contrast, np.abs(quality.exposure - 0.45), yaw**2, pitch**2,
+            quality.detection, quality.detection**2, noisy, even_soft, sharp * size, soft * size, noisy * size,
         ],
         axis=1,
-    ).astype(np.float32)
+    ).astype(np.float32)  # fmt: skip
     return features
 
 

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeface.align import align_faces
 from edgeface.detect import Detector
 from edgeface.embed import Embedder
+from edgeface.enrolment import EnrolmentLimits, check_agreement, check_view, refuse
 from edgeface.errors import ConfigurationError, EnrolmentError, InputError, ModelNotFoundError
 from edgeface.gallery import Gallery
 from edgeface.home import model_path
 from edgeface.policy import Policy, make_policy
+from edgeface.quality import Quality
 from edgeface.runtime.engine import load_engine
 from edgeface.types import Decision, Recognition, Verification
 
@@ -135,27 +138,37 @@ class FaceRecognizer:
         watch.lap("search")
         return results
 
-    def enroll(self, name: str, photos: Any) -> Person:
+    def enroll(
+        self, name: str, photos: Any, *, limits: EnrolmentLimits | None = None, force: bool = False
+    ) -> Person:
         """Enrol a person, or add templates to one who is enrolled. All photographs are taken, or none.
 
         Args:
             name: of the person.
             photos: one (H, W, 3) uint8 BGR array, or a list of them, each with exactly one face.
+            limits: what each photograph must reach; None is `EnrolmentLimits()`.
+            force: enrol what the limits refuse, and log it. A photograph without exactly one face is refused anyway.
 
         Returns:
             The person as the gallery now holds them, durably.
 
         Raises:
-            EnrolmentError: a photograph has no face (reason ``no_face``) or several (``several_faces``).
+            EnrolmentError: a photograph was refused; `reason` is ``no_face``, ``several_faces`` or one of those of
+                `edgeface.enrolment.Refusal`, `value` and `limit` say what was measured.
             InputError: not a photograph, or not a name.
         """
         pictures: Sequence[Any] = photos if isinstance(photos, (list, tuple)) else [photos]
         if not pictures:
             raise InputError("photos: expected at least one photograph, got an empty list")
-        templates = [self._enrolment_template(photo, number) for number, photo in enumerate(pictures, 1)]
-        return self.gallery.add(name, np.concatenate(templates))
+        limits = limits or EnrolmentLimits()
+        views = [self._enrolment_view(photo, number) for number, photo in enumerate(pictures, 1)]
+        embeddings = np.concatenate([embedding for _, embedding in views])
+        refused = [(i, one) for i, (quality, _) in enumerate(views) for one in check_view(quality, limits)]
+        refused += check_agreement(name, embeddings, self.gallery, self.policy, limits)
+        refuse(name, refused, force=force)
+        return self.gallery.add(name, embeddings, qualities=[float(quality.score[0]) for quality, _ in views])
 
-    def _enrolment_template(self, photo: Any, number: int) -> FloatArray:
+    def _enrolment_view(self, photo: Any, number: int) -> tuple[Quality, FloatArray]:
         faces = self.detector.detect(photo)
         if len(faces) == 0:
             raise EnrolmentError(f"photograph {number}: expected one face, got none", reason="no_face")
@@ -163,8 +176,12 @@ class FaceRecognizer:
             raise EnrolmentError(
                 f"photograph {number}: expected one face, got {len(faces)}; crop it to the person",
                 reason="several_faces",
+                value=len(faces),
+                limit=1,
             )
-        return self.embedder.embed(photo, faces.landmarks)
+        embedding = self.embedder.embed(photo, faces.landmarks)
+        quality = Quality.of_view(align_faces(photo, faces.landmarks), faces)
+        return quality.with_embeddings(embedding, self.embedder.engine.manifest.recognizability), embedding
 
     def verify(self, a: Any, b: Any) -> Verification:
         """Compare the people of two photographs, without the gallery.
