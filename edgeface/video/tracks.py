@@ -29,6 +29,8 @@ BUFFER = 0.3
 LEAST_OVERLAP = 0.15
 #: Overlap of two faces from which on they may be taken for one another: they cross.
 CROSSING_OVERLAP = 0.1
+#: A detection that overlaps the extrapolated box by less than this is a jump: the scene was cut, or somebody else came.
+JUMP_OVERLAP = 0.3
 #: A velocity that nothing confirmed is halved after this time: people stop and turn.
 VELOCITY_HALF_LIFE_S = 0.3
 
@@ -45,8 +47,8 @@ class Track:
         score: the detector's confidence in the last detection.
         first_s, seen_s, time_s: of the first detection, of the last one, and of `box`.
         hits: detections so far.
-        crossed: set when another face came so near that the two may have been exchanged, or when the face was found
-            again after a gap; whoever checks who it is resets it.
+        crossed: set when another face came so near that the two may have been exchanged, when the face jumped, or
+            when it was found again after a gap; whoever checks who it is resets it.
     """
 
     track_id: int
@@ -75,14 +77,14 @@ class Track:
         """Continue with a detection at a time to which the track was moved."""
         gap = time_s - self.seen_s
         surprise = box - self.box
+        if gap > lost_after_s or overlaps(self.box[None], box[None])[0, 0] < JUMP_OVERLAP:
+            self.crossed = True
         if self.hits == 1 and gap > 0:
             self.velocity = surprise / np.float32(gap)  # nothing better is known yet
         elif gap > 0:
             self.velocity = self.velocity + surprise * np.float32(VELOCITY_GAIN / gap)
         self.box = self.box + surprise * np.float32(POSITION_GAIN)
         self.landmarks, self.score = landmarks, score
-        if gap > lost_after_s:
-            self.crossed = True
         self.seen_s = self.time_s = time_s
         self.hits += 1
 
