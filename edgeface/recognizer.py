@@ -50,8 +50,26 @@ class FaceRecognizer:
         self.detector = detector
         self.embedder = embedder
         self.gallery = gallery
-        self.policy = policy
+        self._policy = policy
+        self._margin: float | None = None
+        self._enrolled = -1
         self._owned = ExitStack()
+
+    @property
+    def policy(self) -> Policy:
+        """When a similarity is a match. Where it follows from a false positive identification rate, the threshold rises
+        with the number of people enrolled.
+
+        Raises:
+            ConfigurationError: so many people are enrolled that the embedder's table does not support the rate.
+        """
+        if self._policy.fpir is not None:
+            enrolled = len(self.gallery)
+            if enrolled != self._enrolled:
+                manifest = self.embedder.engine.manifest
+                self._policy = make_policy(manifest, fpir=self._policy.fpir, enrolled=enrolled, margin=self._margin)
+                self._enrolled = enrolled
+        return self._policy
 
     @classmethod
     def open(
@@ -62,6 +80,7 @@ class FaceRecognizer:
         embedder: str | os.PathLike[str] = "sface",
         precision: str = "fp32",
         fmr: float | None = None,
+        fpir: float | None = None,
         threshold: float | None = None,
         margin: float | None = None,
         max_side_px: int = 640,
@@ -75,6 +94,8 @@ class FaceRecognizer:
             precision: of models given by name: ``fp32`` as fetched, or another that `edgeface build` made.
             fmr: false match rate of one comparison that the threshold shall keep; 1e-4 unless told. The rate and
                 where it was measured are on `policy`.
+            fpir: false positive identification rate of one search instead: the share of strangers who are given a name.
+                The threshold follows from it and from the number of people enrolled.
             threshold, margin: similarities instead of the measured ones.
             max_side_px: longest side at which the detector runs.
             threads: CPU threads of one network run.
@@ -87,12 +108,13 @@ class FaceRecognizer:
         with ExitStack() as owned:
             detecting = owned.enter_context(load_model(detector, precision=precision, threads=threads))
             embedding = owned.enter_context(load_model(embedder, precision=precision, threads=threads))
-            policy = make_policy(embedding.manifest, fmr=fmr, threshold=threshold, margin=margin)
+            policy = make_policy(embedding.manifest, fmr=fmr, fpir=fpir, threshold=threshold, margin=margin)
             embed = Embedder(embedding)
             people = owned.enter_context(
                 Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension)
             )
             made = cls(Detector(detecting, max_side_px=max_side_px), embed, people, policy)
+            made._margin = margin
             made._owned = owned.pop_all()
             return made
 

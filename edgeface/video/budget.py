@@ -2,7 +2,8 @@
 
 The order is fixed: first a smaller detector input, then detection in every second, third and fourth frame with
 extrapolated boxes between, and last one face embedded a frame. Within a frame only as many faces are embedded as
-still fit, best views first. Steps are taken back one by one while there is room.
+still fit, best views first; where none fits beside the detection, the next frame embeds and does not detect. Steps are
+taken back one by one while there is room.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import numpy as np
 
 from edgeface.errors import InputError
 
+STARVED_FRAMES = 15  # of such frames one in so many exceeds the budget for one face
 SAMPLES = 4096  # latencies behind the percentiles: at 30 frames a second the last two minutes
 FULL_SHARE = 0.8  # of the budget that a frame is planned to fill: the rest is for what nobody foresaw
 ROOM_SHARE = 0.6  # of the budget that the better step may be expected to take before it is tried again
 PATIENCE_FRAMES = 30  # frames without trouble before a step is taken back
 LEARNING = 0.2  # share of a new measurement in a smoothed cost
+FADING = 0.05  # share of a deviation that a frame without a measurement takes away
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,10 @@ class Cost:
         self.mean_ms = 0.0
         self.deviation_ms = 0.0
         self.known = False
+
+    def fade(self) -> None:
+        """Doubt a bad surprise a little more: without new measurements it would stand for ever."""
+        self.deviation_ms *= 1 - FADING
 
     def learn(self, ms: float) -> None:
         if not self.known:
@@ -77,6 +84,8 @@ class Budget:
         self._rest = Cost()
         self._calm = 0
         self._since_detection = 0
+        self._make_room = False
+        self._starved = 0
         self.frames = 0
         self.frames_over = 0
         self._latencies: deque[float] = deque(maxlen=SAMPLES)
@@ -88,6 +97,9 @@ class Budget:
     def detect_now(self) -> bool:
         """Whether this frame is one to detect in; to be asked once a frame."""
         self._since_detection += 1
+        if self._make_room:
+            self._make_room = False
+            return False
         if self._since_detection >= self.step.every:
             self._since_detection = 0
             return True
@@ -102,7 +114,15 @@ class Budget:
         if self.budget_ms is None or not self.embedding.known:
             return min(most, 1) if self.budget_ms is not None else most
         room = self.budget_ms * FULL_SHARE - spent_ms - self._rest.expected_ms
-        return max(0, min(most, int(room / max(self.embedding.expected_ms, 1e-3))))
+        count = max(0, min(most, int(room / max(self.embedding.expected_ms, 1e-3))))
+        if count == 0:
+            self.embedding.fade()
+            if self._since_detection == 0:  # this frame detected
+                self._make_room = True
+            else:  # alone it does not fit either: a budget below one run of the network would recognise nobody
+                self._starved += 1
+                count = int(self._starved % STARVED_FRAMES == 0)
+        return count
 
     def finish(self, latency_ms: float, rest_ms: float) -> None:
         """Take in a frame's whole latency, and the part of it that was neither detection nor embedding."""

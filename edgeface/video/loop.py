@@ -112,7 +112,6 @@ class RecognitionLoop:
         self._people: dict[int, TrackIdentity] = {}
         self._presence = Presence(leave_after_s)
         self._callbacks: list[Callable[[Event], None]] = []
-        self._starved = 0
 
     def on(self, callback: Callable[[Event], None]) -> None:
         """Call `callback` with every event, in the thread that runs the loop.
@@ -206,7 +205,8 @@ class RecognitionLoop:
         for row, track_id in enumerate(found):
             person = self._people.setdefault(track_id, TrackIdentity())
             quality, track = float(scores[row]), self._tracker.tracks[track_id]
-            if person.wants(quality, frame.time_s, track.crossed, self.options) or person.crop_quality > 0:
+            wanted = person.wants(quality, frame.time_s, self.options, crossed=track.crossed, near=track.near)
+            if wanted or person.crop_quality > 0:
                 person.offer(crops[row], quality)
 
     def _look(self, frame: Frame, spent_ms: float) -> tuple[list[Event], int]:
@@ -215,17 +215,9 @@ class RecognitionLoop:
             (track_id for track_id, person in self._people.items() if person.crop_quality > 0),
             key=lambda track_id: -self._people[track_id].crop_quality,
         )
-        if not waiting:
-            self._starved = 0
-            return [], 0
-        count = self.budget.embeddings_that_fit(spent_ms, len(waiting))
-        if count == 0:
-            # A budget that never has room for the network would recognise nobody: once in 30 frames it is exceeded.
-            self._starved += 1
-            count = 1 if self._starved % 30 == 0 else 0
+        count = self.budget.embeddings_that_fit(spent_ms, len(waiting)) if waiting else 0
         if count == 0:
             return [], len(waiting)
-        self._starved = 0
         chosen = waiting[:count]
         start = time.perf_counter()
         embedder = self.recognizer.embedder

@@ -30,6 +30,7 @@ class DecisionOptions:
         next_view_s: an undecided track is looked at again after this time: views at once tell nothing new.
         better_by: a decided track is looked at again when a view is better than its best by so much.
         recheck_s: a decided track is looked at again after so long, whatever the view; a stranger too.
+        recheck_near_s: the same while another face is so near that the two could be exchanged.
         hold: a name is kept while the similarity stays above the threshold less this share of the margin.
         drift_margins: a template that falls below the threshold by more margins than this, against its own track's
             mean, is another person's. A margin is a factor of ten in the false match rate: two below a threshold of
@@ -42,6 +43,7 @@ class DecisionOptions:
     next_view_s: float = 0.12
     better_by: float = 0.15
     recheck_s: float = 5.0
+    recheck_near_s: float = 0.5
     hold: float = 0.5
     drift_margins: float = 2.0
 
@@ -128,7 +130,9 @@ class TrackIdentity:
         unit: FloatArray = total / np.float32(max(float(np.linalg.norm(total)), 1e-6))
         return unit
 
-    def wants(self, quality: float, time_s: float, crossed: bool, options: DecisionOptions) -> bool:
+    def wants(
+        self, quality: float, time_s: float, options: DecisionOptions, *, crossed: bool = False, near: bool = False
+    ) -> bool:
         """Whether a view of that quality is worth a run of the network now."""
         if quality < options.min_quality:
             return False
@@ -137,6 +141,8 @@ class TrackIdentity:
         since = time_s - self.looked_s
         if not self.decided or self.doubts:
             return since >= options.next_view_s
+        if near and since >= options.recheck_near_s:
+            return True
         return quality >= self.best_quality + options.better_by or since >= options.recheck_s
 
     def offer(self, crop: ByteArray, quality: float) -> None:

@@ -47,8 +47,11 @@ class Track:
         score: the detector's confidence in the last detection.
         first_s, seen_s, time_s: of the first detection, of the last one, and of `box`.
         hits: detections so far.
-        crossed: set when another face came so near that the two may have been exchanged, when the face jumped, or
-            when it was found again after a gap; whoever checks who it is resets it.
+        near: another face overlaps this one now.
+        hiding: it may hide that other face, which was not detected lately.
+        crossed: set when another face came so near that the two may have been exchanged, when one of them hid the other
+            or came out again, and when it went; when the face jumped, and when it was found again after a gap. Whoever
+            checks who it is resets it.
     """
 
     track_id: int
@@ -60,6 +63,8 @@ class Track:
     time_s: float
     velocity: FloatArray = field(default_factory=lambda: np.zeros(4, np.float32))
     hits: int = 1
+    near: bool = False
+    hiding: bool = False
     crossed: bool = False
 
     def move(self, time_s: float) -> None:
@@ -148,7 +153,7 @@ class Tracker:
                     self._last_id, faces.boxes[column], faces.landmarks[column], float(faces.scores[column]),
                     time_s, time_s, time_s,
                 )  # fmt: skip
-        self._mark_crossings()
+        self._mark_crossings(time_s)
         return ids
 
     def _pairs(self, known: list[Track], faces: Faces) -> list[tuple[int, int]]:
@@ -160,15 +165,16 @@ class Tracker:
         _, partner, _ = self._solve(cost, extend_cost=True, cost_limit=1.0 - LEAST_OVERLAP)
         return [(row, int(column)) for row, column in enumerate(partner) if column >= 0]
 
-    def _mark_crossings(self) -> None:
+    def _mark_crossings(self, time_s: float) -> None:
         known = list(self.tracks.values())
-        if len(known) < 2:
-            return
-        near = overlaps(np.stack([track.box for track in known]), np.stack([track.box for track in known]))
-        np.fill_diagonal(near, 0)
-        for track, nearest in zip(known, near.max(axis=1), strict=True):
-            if nearest >= CROSSING_OVERLAP:
-                track.crossed = True
+        boxes = np.stack([track.box for track in known]) if known else np.empty((0, 4), np.float32)
+        beside = overlaps(boxes, boxes) >= CROSSING_OVERLAP
+        np.fill_diagonal(beside, False)
+        unseen = np.array([track.seen_s < time_s for track in known], bool)
+        for row, track in enumerate(known):
+            near, hiding = bool(beside[row].any()), bool((beside[row] & unseen).any())
+            if (near, hiding) != (track.near, track.hiding):
+                track.near, track.hiding, track.crossed = near, hiding, True
 
 
 def enlarge(boxes: FloatArray) -> FloatArray:
