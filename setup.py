@@ -10,6 +10,7 @@ PACKAGES = {
     "edgeface": "edgeface",
     "edgeface.gallery": "edgeface/gallery",
     "edgeface.runtime": "edgeface/runtime",
+    "edgeface.video": "edgeface/video",
     "edgeface.engines": "engines",
     "edgeface.tools": "tools",
     "edgeface.tools.bench": "tools/bench",

@@ -172,6 +172,7 @@ def _manifest(recipe: Recipe, sha256: str, size: int) -> Manifest:
         dimension=recipe.dimension,
         template=recipe.template,
         thresholds=recipe.thresholds,
+        recognizability=recipe.recognizability,
         build={"source_sha256": source.sha256},
     )
 

@@ -15,7 +15,7 @@ NAMES = [
 
 SIGNATURES = """
 Detector(engine, *, max_side_px=640, min_score=0.7, max_overlap=0.3, max_faces=100)
-Detector.detect(self, frame)
+Detector.detect(self, frame, *, pixel_format='bgr')
 Embedder(engine, *, max_batch=None)
 Embedder.dimension
 Embedder.embed(self, frame, landmarks)
@@ -26,9 +26,11 @@ Engine.close(self)
 Engine.run(self, tensor)
 FaceRecognizer(detector, embedder, gallery, policy)
 FaceRecognizer.close(self)
-FaceRecognizer.enroll(self, name, photos)
-FaceRecognizer.open(gallery, *, detector='yunet', embedder='sface', precision='fp32', fmr=None, threshold=None, margin=None, max_side_px=640, threads=None)
+FaceRecognizer.enroll(self, name, photos, *, limits=None, force=False)
+FaceRecognizer.open(gallery, *, detector='yunet', embedder='sface', precision='fp32', runtime='auto', fmr=None, fpir=None, threshold=None, margin=None, max_side_px=640, threads=None)
+FaceRecognizer.policy
 FaceRecognizer.recognize(self, frame, *, stages_ms=None)
+FaceRecognizer.reload(self)
 FaceRecognizer.verify(self, a, b)
 Faces(boxes, scores, landmarks)
 Faces.empty()
@@ -56,8 +58,8 @@ Matches.margin
 Person(person_id, name, templates, metadata, created, updated)
 Recognition(name, person_id, decision, similarity, margin, box, score, landmarks, matches)
 Verification(match, similarity, threshold, fmr)
-align_faces(frame, landmarks, *, size_px=112)
-load_engine(path, *, threads=None)
+align_faces(frame, landmarks, *, size_px=112, pixel_format='bgr')
+load_engine(path, *, threads=None, workers=1, memory='auto')
 """
 
 ERRORS = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -96,7 +96,7 @@ def test_without_a_measurement_there_is_no_default(embedder_manifest: Callable[.
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(
-    options: dict[str, float], embedder_manifest: Callable[..., Manifest]
+    options: dict[str, Any], embedder_manifest: Callable[..., Manifest]
 ) -> None:
     with pytest.raises(InputError):
         make_policy(embedder_manifest(thresholds=TABLE), **options)
