@@ -49,7 +49,7 @@ def fold(content: bytes, recipe: Recipe) -> bytes:
             raise ModelError(f"{recipe.name}: expected one file, but {item.name!r} is stored in another, beside it")
     try:
         _fold_constants(model)
-    except Exception as error:  # noqa: BLE001 - the evaluator raises what numpy raises
+    except Exception as error:
         raise ModelError(f"{recipe.name}: its packed weights cannot be unpacked: {str(error)[:300]}") from error
     _free_dimensions(model, recipe)
     _check_against(model, recipe)

@@ -1,4 +1,4 @@
-"""Dependencies point one way (docs/architecture.md), and heavy packages are loaded by the modules that own them, on use."""
+"""Dependencies point one way (docs/architecture.md); heavy packages are loaded by the modules that own them, on use."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def room_of(path: Path) -> str:
 
 
 def imports(path: Path) -> list[tuple[str, int, bool]]:
-    """(module, line, whether it happens when the file is imported) of every import that is not for type checkers only."""
+    """(module, line, whether it happens when the file is imported) of every import but type checkers'."""
     found: list[tuple[str, int, bool]] = []
 
     def walk(node: ast.AST, at_import: bool) -> None:
@@ -76,7 +76,9 @@ def imports(path: Path) -> list[tuple[str, int, bool]]:
                 assert child.level == 0, f"{path}:{child.lineno}: imports are absolute here"
                 module = child.module or ""
                 # `from edgeface import kernels` may name a module or a public name.
-                names = [f"{module}.{alias.name}" for alias in child.names] if module.startswith("edgeface") else [module]
+                names = (
+                    [f"{module}.{alias.name}" for alias in child.names] if module.startswith("edgeface") else [module]
+                )
                 found.extend((name, child.lineno, at_import) for name in names)
             walk(child, at_import and not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
 
@@ -122,7 +124,9 @@ def test_heavy_packages_are_imported_by_their_owners_on_use(path: Path) -> None:
             assert relative.startswith(OWNERS[package] or ("nobody",)), f"{where}: that is for {OWNERS[package]} to do"
         if at_import and package not in sys.stdlib_module_names | {"numpy", "edgeface"}:
             (room,) = (room for room in AT_IMPORT if relative.startswith(room))
-            assert package in AT_IMPORT[room], f"{where} when it is itself imported: move it into the function that uses it"
+            assert package in AT_IMPORT[room], (
+                f"{where} when it is itself imported: move it into the function that uses it"
+            )
 
 
 def test_the_sdk_never_imports_the_engines_or_the_tools() -> None:

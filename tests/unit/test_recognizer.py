@@ -54,7 +54,9 @@ def recognizer(
 
     def with_points(tensor: npt.NDArray[np.float32]) -> Any:
         outputs = dict(plain(tensor))
-        outputs["kps_8"] = np.tile(np.array([0, 0, 1, 0, 0.5, 0.5, 0, 1, 1, 1], np.float32), (1, outputs["cls_8"].shape[1], 1))
+        outputs["kps_8"] = np.tile(
+            np.array([0, 0, 1, 0, 0.5, 0.5, 0, 1, 1, 1], np.float32), (1, outputs["cls_8"].shape[1], 1)
+        )
         return outputs
 
     detector._respond = with_points
@@ -133,7 +135,7 @@ def test_all_photographs_are_enrolled_or_none(
 
 @pytest.mark.parametrize("photos", [[], (), None, "photo.jpg", {"ada": 1}])
 def test_what_is_no_photograph_is_refused(photos: Any, recognizer: FaceRecognizer) -> None:
-    with pytest.raises(InputError, match="photos: expected at least one|frame: expected"):
+    with pytest.raises(InputError, match=r"photos: expected at least one|frame: expected"):
         recognizer.enroll("ada", photos)
 
 
