@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
+import resource
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,10 @@ ROOT = Path(__file__).parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types",),
-    ("home", "photos", "manifest", "frames"),
-    ("kernels", "runtime", "policy"),
+    ("home", "photos", "tables", "manifest", "frames", "pose"),
+    ("kernels", "runtime", "policy", "quality"),
     ("detect", "align", "embed", "gallery"),
+    ("enrolment",),
     ("recognizer",),
     ("video",),
     ("engines",),
@@ -33,12 +34,12 @@ OWNERS = {
     "tensorrt": ("edgeface/runtime/", "engines/"),
     "tensorrt_rtx": ("edgeface/runtime/", "engines/"),
     "pycuda": ("edgeface/runtime/",),
-    "onnxruntime": ("edgeface/runtime/onnxrt.py", "engines/"),
+    "onnxruntime": ("edgeface/runtime/onnxrt.py", "engines/", "tools/checks_machine.py"),  # the last says what is there
     "onnx": ("engines/",),
     "hnswlib": ("edgeface/gallery/", "tools/bench/"),
     "click": ("tools/",),
     "rich": ("tools/",),
-    "cv2": ("edgeface/photos.py", "edgeface/video/", "engines/", "tools/"),
+    "cv2": ("edgeface/photos.py", "edgeface/pose.py", "edgeface/video/", "engines/", "tools/"),
     "sqlite3": ("edgeface/gallery/",),
     "pickle": (),
     "torch": (),
@@ -156,12 +157,17 @@ def test_help_waits_for_nothing_heavy() -> None:
 
 
 def test_importing_edgeface_costs_little_more_than_numpy() -> None:
-    """Pairs of processes, one after the other, so that a busy machine meets both; under 0.15 s as the README says."""
+    """Under 0.15 s more, as the README says. Pairs of processes, one after the other, so that a busy machine meets both.
+
+    Time of processors, not of the wall clock: importing is one thread's work, and what other processes of the machine
+    do is not edgeface's cost.
+    """
 
     def seconds(program: str) -> float:
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", program], check=True)
-        return time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     pairs = [(seconds("import numpy"), seconds("import edgeface")) for _ in range(6)][1:]
     extra = min(statistics.median(b - a for a, b in pairs), min(b for _, b in pairs) - min(a for a, _ in pairs))
