@@ -157,7 +157,7 @@ def test_help_waits_for_nothing_heavy() -> None:
 
 
 def test_importing_edgeface_costs_little_more_than_numpy() -> None:
-    """Under 0.15 s more, as the README says. Pairs of processes, one after the other, so that a busy machine meets both.
+    """Under 0.15 s more, as the README says. Pairs of processes in turn, so that a busy machine meets both.
 
     Time of processors, not of the wall clock: importing is one thread's work, and what other processes of the machine
     do is not edgeface's cost.
