@@ -156,7 +156,8 @@ def l2_normalize(x: Array, out: Array | None = None) -> Array:
 
 def quantize_templates(x: Array, *, scale: float = 0.5 / 127, out: Array | None = None) -> Array:
     out = np.empty(x.shape, np.int8) if out is None else out
-    values = np.rint(np.clip(x / np.float32(scale), -127, 127))
+    with np.errstate(over="ignore"):
+        values = np.rint(np.clip(x / np.float32(scale), -127, 127))
     out[...] = np.where(np.isnan(values), np.float32(0), values).astype(np.int8)
     return out
 
