@@ -78,8 +78,8 @@ def frames(draw: st.DrawFn) -> tuple[Array, str]:
 def targets(draw: st.DrawFn) -> tuple[tuple[int, int], dict[str, Any], type[np.generic]]:
     """Size of a tensor, options that letterbox and align share, its dtype."""
     numbers = st.floats(0, 255, width=32)
-    dtype = draw(st.sampled_from([np.float32, np.float16, np.int8]))
-    options = {
+    dtype: Any = draw(st.sampled_from([np.float32, np.float16, np.int8]))
+    options: dict[str, Any] = {
         "color": draw(st.sampled_from(["bgr", "rgb"])),
         "mean": (draw(numbers), draw(numbers), draw(numbers)),
         "std": tuple(draw(st.floats(0.01, 300)) for _ in range(3)),
@@ -165,11 +165,11 @@ def maps(draw: st.DrawFn, anchors: int) -> tuple[dict[str, Array], tuple[int, in
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     spoilt = draw(st.sampled_from([0.0, 0.02, 0.5]))
     coarse = draw(st.booleans())
-    names = (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)) if anchors == 1 else (("score", 1), ("bbox", 4), ("kps", 10))
+    scores = [("cls", 1), ("obj", 1)] if anchors == 1 else [("score", 1)]
     outputs = {}
     for stride in (8, 16, 32):
         count = -(-size[0] // stride) * -(-size[1] // stride) * anchors
-        for name, columns in names:
+        for name, columns in (*scores, ("bbox", 4), ("kps", 10)):
             values = rng.uniform(-0.1, 1.2, (count, columns)).astype(np.float32)
             if columns == 1 and coarse:
                 values = np.rint(values * 8) / np.float32(8)
@@ -240,7 +240,8 @@ def test_scan_float32_finds_the_best(simd: str, rows: int, columns: int, k: int,
     for probe in range(2):
         listed = rows_b[probe][rows_b[probe] >= 0]
         assert len(set(listed)) == len(listed) == min(k, int((~np.isnan(x).any(axis=1)).sum()))
-        np.testing.assert_allclose(x[listed].astype(np.float64) @ probes[probe], dots_b[probe][: len(listed)], atol=1e-6)
+        dots = x[listed].astype(np.float64) @ probes[probe]
+        np.testing.assert_allclose(dots, dots_b[probe][: len(listed)], atol=1e-6)
 
 
 @each_simd

@@ -22,7 +22,8 @@ FRAME = np.zeros((8, 12, 3), np.uint8)
 OUT = np.zeros((3, 6, 6), np.float32)
 POINTS = np.array([[(2, 2), (9, 2), (5, 4), (3, 6), (8, 6)]], np.float32)
 TEMPLATE = POINTS[0] / 2
-SIX = np.zeros((6, 8), np.int8)
+SIX, WIDE, FOUR = np.zeros((6, 8), np.int8), np.zeros((1, 65537), np.int8), np.zeros((2, 2), np.float32)
+HEAVY = ("cv2", "onnxruntime", "scipy", "onnx")
 
 
 def read_only(array: Array) -> Array:
@@ -149,14 +150,14 @@ def test_scrfd_refuses_no_anchors() -> None:
 
 TEMPLATES: list[tuple[str, Any]] = [
     (r"probes: expected shape \(any, 8\)", lambda: kernels.scan_int8(SIX, SIX[:, :4].copy(), 1)),
-    ("templates: expected dtype int8", lambda: kernels.scan_int8(SIX.view(np.uint8), SIX, 1)),  # type: ignore[arg-type]
+    ("templates: expected dtype int8", lambda: kernels.scan_int8(SIX.view(np.uint8), SIX, 1)),
     ("templates: expected dtype float32", lambda: kernels.scan_float32(SIX, SIX, 1)),  # type: ignore[arg-type]
     ("k: expected a whole number of at least 1, got 0", lambda: kernels.scan_int8(SIX, SIX, 0)),
     (r"mask: expected shape \(6\), got \(5,\)", lambda: kernels.scan_int8(SIX, SIX, 1, mask=np.ones(5, bool))),
     ("mask: expected dtype bool or uint8", lambda: kernels.scan_int8(SIX, SIX, 1, mask=np.ones(6))),
-    ("at most 65536 columns", lambda: kernels.scan_int8(np.zeros((1, 65537), np.int8), np.zeros((1, 65537), np.int8), 1)),
+    ("at most 65536 columns", lambda: kernels.scan_int8(WIDE, WIDE, 1)),
     ("x: expected dtype float32", lambda: kernels.l2_normalize(np.zeros((2, 2)))),  # type: ignore[arg-type]  # meant
-    (r"out: expected shape \(2, 2\)", lambda: kernels.l2_normalize(np.zeros((2, 2), np.float32), np.zeros((1, 2), np.float32))),
+    (r"out: expected shape \(2, 2\)", lambda: kernels.l2_normalize(FOUR, FOUR[:1])),
     ("scale: expected a positive", lambda: kernels.quantize_templates(np.zeros((2, 2), np.float32), scale=0)),
     (r"crops: expected shape \(any, any, any, 3\)", lambda: kernels.sharpness(np.zeros((4, 4, 3), np.uint8))),
     ("crops: expected at least one pixel", lambda: kernels.exposure(np.zeros((4, 0, 4, 3), np.uint8))),
@@ -177,8 +178,8 @@ def test_defined_outcomes() -> None:
     assert (crop == 0).all()
     zero = kernels.similarity_transform(same, TEMPLATE)[0]
     np.testing.assert_allclose(zero, np.column_stack([np.zeros((2, 2)), TEMPLATE.mean(axis=0)]), atol=1e-6)
-    rows = np.array([[0, 0], [np.nan, 1], [3, 4]], np.float32)
-    np.testing.assert_allclose(kernels.l2_normalize(rows), [[0, 0], [0, 0], [0.6, 0.8]], rtol=1e-6)
+    rows: npt.NDArray[np.float32] = np.array([[0, 0], [np.nan, 1], [3, 4]], np.float32)
+    np.testing.assert_allclose(kernels.l2_normalize(rows), np.array([(0, 0), (0, 0), (0.6, 0.8)]), rtol=1e-6)
     np.testing.assert_array_equal(kernels.quantize_templates(rows, scale=0.5), [[0, 0], [0, 2], [6, 8]])
     found, dots = kernels.scan_int8(SIX[:1], SIX[:1], 3)
     assert found.tolist() == [[0, -1, -1]]
@@ -220,5 +221,5 @@ def test_environment_picks_the_instruction_set() -> None:
 
 
 def test_importing_the_kernels_loads_numpy_and_nothing_heavy() -> None:
-    code = "import sys, edgeface.kernels; print([m for m in ('cv2', 'onnxruntime', 'scipy', 'onnx') if m in sys.modules])"
+    code = f"import sys, edgeface.kernels; print([m for m in {HEAVY} if m in sys.modules])"
     assert in_new_process(code).stdout.strip() == "[]"

@@ -136,7 +136,9 @@ def _bilinear(frame: Array, matrix: Array) -> Array:
     fx, fy = (at_x - left)[..., None], (at_y - top)[..., None]
 
     def pixel(dy: int, dx: int) -> Array:
-        return padded[np.clip(top + dy + 500, 0, len(padded) - 1), np.clip(left + dx + 500, 0, padded.shape[1] - 1)]
+        rows, columns = np.clip(top + dy + 500, 0, len(padded) - 1), np.clip(left + dx + 500, 0, padded.shape[1] - 1)
+        found: Array = padded[rows, columns]
+        return found
 
     upper = pixel(0, 0) * (1 - fx) + pixel(0, 1) * fx
     lower = pixel(1, 0) * (1 - fx) + pixel(1, 1) * fx
@@ -147,7 +149,7 @@ def _bilinear(frame: Array, matrix: Array) -> Array:
 def test_align_of_a_camera_frame_is_that_of_its_bgr_picture() -> None:
     frame = cv2.cvtColor(scene(300, 400), cv2.COLOR_BGR2YUV_I420)
     bgr = np.asarray(cv2.cvtColor(frame, cv2.COLOR_YUV2BGR_I420), np.uint8)
-    points = (np.stack([TEMPLATE, TEMPLATE * 2 + 50, TEMPLATE + (250, 150)])).astype(np.float32)
+    points = (np.stack([TEMPLATE, TEMPLATE * 2 + 50, TEMPLATE + np.array((250, 150))])).astype(np.float32)
     ours, theirs = np.empty((2, 3, 3, 112, 112), np.float32)
     kernels.align(np.asarray(frame, np.uint8), points, TEMPLATE, ours, pixel_format="i420")
     kernels.align(bgr, points, TEMPLATE, theirs)
