@@ -30,7 +30,6 @@ NATIVE = Extension(
 )
 
 
-
 def hnsw_extensions() -> list[Extension]:
     """The int8 graph for large galleries, where hnswlib's headers are found; the hnswlib package serves otherwise.
 
@@ -56,6 +55,8 @@ def hnsw_extensions() -> list[Extension]:
 
 setup(
     ext_modules=cythonize([NATIVE, *hnsw_extensions()]),
+    # Also beside the sources: Python started in this folder finds ./edgeface before the installed package.
+    options={"build_ext": {"inplace": True}},
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={

@@ -6,7 +6,7 @@ The signatures are those of `edgeface.kernels`, which documents them and has che
 through the buffer protocol, so one build serves numpy 1.23 to 2.x.
 """
 
-from cpython.buffer cimport PyBUF_FULL_RO, PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 from libcpp cimport bool as cbool
@@ -15,7 +15,6 @@ import os
 
 import numpy as np
 
-from edgeface._kernels_py_pixels import affine, yuv_matrix
 from edgeface.errors import ConfigurationError
 
 
@@ -35,11 +34,7 @@ cdef extern from "kernels.hpp" namespace "edgeface" nogil:
         ElementType type
         cbool channels_last
     struct Colour:
-        cbool rgb
-        float factor[3]
-        float summand[3]
-        float yuv[3][4]
-        cbool full_range
+        pass
     struct Place:
         int height, width, top, left
         float pad
@@ -59,6 +54,7 @@ cdef extern from "kernels.hpp" namespace "edgeface" nogil:
     struct Quality:
         double sharpness, exposure, contrast
 
+    Colour make_colour(cbool, const double*, const double*, double, cbool, cbool)
     void c_letterbox "edgeface::letterbox"(const Frame&, const Tensor&, const Place&, const Colour&) except +
     void similarity_transforms(const float*, int, int, const double*, double*)
     void c_align "edgeface::align"(const Frame&, const double*, const Tensor&, const Colour&, uint8_t*) except +
@@ -91,20 +87,12 @@ cdef PixelFormat pixel_format_of(str name) except *:
     raise ValueError(name)
 
 
-cdef Colour colour_of(str color, object mean, object std, object scale, str matrix, bint full_range) except *:
-    cdef Colour colour
-    cdef int c, k
-    factor, summand = affine(mean, std, scale)
-    for c in range(3):
-        colour.factor[c] = factor[c]
-        colour.summand[c] = summand[c]
-    to_bgr = yuv_matrix(matrix, full_range)
-    for c in range(3):
-        for k in range(4):
-            colour.yuv[c][k] = to_bgr[c, k]
-    colour.rgb = color == "rgb"
-    colour.full_range = full_range
-    return colour
+cdef Colour colour_of(str color, mean, std, scale, str matrix, bint full_range) except *:
+    cdef double[3] means, deviations
+    means[0], means[1], means[2] = mean
+    deviations[0], deviations[1], deviations[2] = std
+    return make_colour(
+        color == "rgb", means, deviations, 1.0 if scale is None else scale, matrix == "bt709", full_range)
 
 
 cdef class Buffer:

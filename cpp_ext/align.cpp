@@ -1,7 +1,9 @@
 // Similarity transforms, and crops sampled through them straight into a tensor.
+#include <algorithm>
 #include <cmath>
 
 #include "kernels.hpp"
+#include "frame_rows.hpp"
 #include "primitives.hpp"
 #include "tensor_writer.hpp"
 
@@ -10,6 +12,8 @@ namespace {
 
 struct Workspace {
     std::vector<float> along_x, along_y;
+    std::vector<uint8_t> part;
+    RowConverter converter;
     TensorWriter writer;
 };
 
@@ -18,56 +22,29 @@ Workspace& workspace() {
     return mine;
 }
 
-// The three numbers of one pixel of a grey or camera frame.
-void read_pixel(const Frame& frame, int x, int y, int32_t out[3]) {
-    const uint8_t* row = frame.data + y * frame.stride;
-    const int half = frame.width / 2;
-    switch (frame.format) {
-        case PixelFormat::yuyv:
-            out[0] = row[2 * x];
-            out[1] = row[4 * (x / 2) + 1];
-            out[2] = row[4 * (x / 2) + 3];
-            return;
-        case PixelFormat::nv12: {
-            const uint8_t* chroma = frame.data + (frame.height + y / 2) * frame.stride + (x & ~1);
-            out[0] = row[x];
-            out[1] = chroma[0];
-            out[2] = chroma[1];
-            return;
+// The part of a frame that a crop's pixels lie in, as four bytes a pixel: converted once, then sampled.
+Source converted_part(const Frame& frame, const CameraColour& camera, Workspace& work, const double inverse[6],
+                      const Tensor& out) {
+    double low[2] = {1e9, 1e9}, high[2] = {-1e9, -1e9};
+    for (int corner = 0; corner < 4; ++corner) {
+        const double x = corner & 1 ? out.width - 1 : 0, y = corner & 2 ? out.height - 1 : 0;
+        for (int axis = 0; axis < 2; ++axis) {
+            const double at = inverse[3 * axis] * x + inverse[3 * axis + 1] * y + inverse[3 * axis + 2];
+            low[axis] = std::min(low[axis], at);
+            high[axis] = std::max(high[axis], at);
         }
-        case PixelFormat::i420: {
-            const int u = y / 2, v = u + frame.height / 2;
-            out[0] = row[x];
-            out[1] = frame.data[(frame.height + u / 2) * frame.stride + (u % 2) * half + x / 2];
-            out[2] = frame.data[(frame.height + v / 2) * frame.stride + (v % 2) * half + x / 2];
-            return;
-        }
-        default:
-            out[0] = out[1] = out[2] = row[x];
     }
-}
-
-// As align_row, for formats that are not three or four bytes a pixel. Values come out in grey levels.
-void sample_row(const Frame& frame, const AlignRow& row, const int32_t black[3], float* const planes[3]) {
-    constexpr int one = 1 << kPositionBits;
-    constexpr float limit = 4194304.0f, unit = 1.0f / (1 << kWeightBits);
-    for (int i = 0; i < row.count; ++i) {
-        const auto fixed = [](float at) {
-            at = at < -limit ? -limit : at > limit ? limit : at;
-            return static_cast<int32_t>((at + 12582912.0f) - 12582912.0f);  // round_even of generic.inl
-        };
-        const int32_t px = fixed(row.along_x[i] + row.base_x), py = fixed(row.along_y[i] + row.base_y);
-        const int32_t x = px >> kPositionBits, y = py >> kPositionBits, fx = px & (one - 1), fy = py & (one - 1);
-        int32_t sums[3] = {0, 0, 0};
-        for (int tap = 0; tap < 4; ++tap) {
-            const int32_t sx = x + (tap & 1), sy = y + (tap >> 1);
-            int32_t pixel[3] = {black[0], black[1], black[2]};
-            if (sx >= 0 && sy >= 0 && sx < frame.width && sy < frame.height) read_pixel(frame, sx, sy, pixel);
-            const int32_t weight = (tap & 1 ? fx : one - fx) * (tap >> 1 ? fy : one - fy);
-            for (int c = 0; c < 3; ++c) sums[c] += weight * pixel[c];
-        }
-        for (int c = 0; c < 3; ++c) planes[c][i] = static_cast<float>(sums[c]) * unit;
-    }
+    // Two pixels more on each side than the corners say: one for rounding, one for the neighbour. Even for chroma.
+    const auto bound = [](double at, int limit) { return static_cast<int>(std::min(std::max(at, 0.0), limit * 1.0)); };
+    const int left = bound(std::floor(low[0]) - 2, frame.width) & ~1, top = bound(std::floor(low[1]) - 2, frame.height);
+    const int right = std::min((bound(std::ceil(high[0]) + 3, frame.width) + 1) & ~1, frame.width);
+    const int bottom = bound(std::ceil(high[1]) + 3, frame.height);
+    const int width = std::max(right - left, 0), height = std::max(bottom - top, 0);
+    const ptrdiff_t stride = 4 * static_cast<ptrdiff_t>(width);
+    uint8_t* part = room_for(work.part, static_cast<size_t>(stride) * height + 16);  // 16 bytes are read at a pixel
+    for (int y = 0; y < height && width > 0; ++y)
+        work.converter.convert(frame, camera, top + y, left, width, part + y * stride);
+    return {part, top * stride + left * ptrdiff_t{4}, stride, frame.height, frame.width, 4};
 }
 
 }  // namespace
@@ -114,22 +91,30 @@ void align(const Frame& frame, const double* matrix, const Tensor& out, const Co
 
     const double a = matrix[0], b = matrix[1], c = matrix[2], d = matrix[3], e = matrix[4], f = matrix[5];
     const double determinant = a * e - b * d;
-    const bool invertible = std::isfinite(determinant) && std::fabs(determinant) > 1e-12;
-    const double scale = invertible ? determinant : 1.0, unit = 1 << kPositionBits;
-    const double xx = e / scale, xy = -b / scale, x0 = (b * f - c * e) / scale;
-    const double yx = -d / scale, yy = a / scale, y0 = (c * d - a * f) / scale;
+    double inverse[6] = {e, -b, b * f - c * e, -d, a, c * d - a * f};
+    // A limit on the numbers keeps every sum below finite; no frame is a thousand million pixels wide.
+    bool invertible = std::fabs(determinant) > 1e-12;
+    for (double& value : inverse) {
+        value /= determinant;
+        invertible = invertible && std::fabs(value) < 1e9;
+    }
+    const double unit = 1 << kPositionBits;
+    if (!invertible) {  // all outside: a black crop
+        std::fill(inverse, inverse + 6, 0.0);
+        inverse[2] = inverse[5] = -32768;
+    }
+    const auto [xx, xy, x0, yx, yy, y0] = inverse;
     for (size_t x = 0; x < width; ++x) {
         work.along_x[x] = static_cast<float>(unit * xx * static_cast<double>(x));
         work.along_y[x] = static_cast<float>(unit * yx * static_cast<double>(x));
     }
 
     const bool red_first = frame.format == PixelFormat::rgb;
-    const bool interleaved = frame.format <= PixelFormat::bgra, yuv = frame.format >= PixelFormat::nv12;
-    const int32_t black[3] = {yuv && !colour.full_range ? 16 : 0, yuv ? 128 : 0, yuv ? 128 : 0};
-    const Source source = {frame.data, frame.stride, frame.height, frame.width,
-                           frame.format == PixelFormat::bgra ? 4 : 3};
+    const Source source = interleaved(frame.format)
+                              ? Source{frame.data, 0, frame.stride, frame.height, frame.width, row_channels(frame.format)}
+                              : converted_part(frame, colour.camera, work, inverse, out);
     // Straight into the tensor's numbers where nothing needs the grey levels in between.
-    const bool direct = interleaved && crop == nullptr;
+    const bool direct = crop == nullptr;
     constexpr float weight_unit = 1.0f / (1 << kWeightBits);
     Affine affine{};
     for (int k = 0; k < 3; ++k) {
@@ -140,15 +125,10 @@ void align(const Frame& frame, const double* matrix, const Tensor& out, const Co
     for (int y = 0; y < out.height; ++y) {
         float* planes[3];
         work.writer.begin(y, 0, out.width, planes);
-        AlignRow row = {work.along_x.data(), work.along_y.data(), static_cast<float>(unit * (xy * y + x0)),
+        const AlignRow row = {work.along_x.data(), work.along_y.data(), static_cast<float>(unit * (xy * y + x0)),
                         static_cast<float>(unit * (yy * y + y0)), out.width};
-        if (!invertible) row.base_x = row.base_y = -4194304.0f;  // all outside: a black crop
         float* const samples[3] = {planes[red_first ? 2 : 0], planes[1], planes[red_first ? 0 : 2]};
-        if (interleaved)
-            loops.align_row(source, row, affine, samples);
-        else
-            sample_row(frame, row, black, samples);
-        if (yuv) loops.yuv_to_bgr(colour.yuv, planes, width);
+        loops.align_row(source, row, affine, samples);
         if (crop != nullptr)
             for (size_t x = 0; x < width; ++x, crop += 3)
                 for (int k = 0; k < 3; ++k)

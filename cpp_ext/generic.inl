@@ -54,69 +54,46 @@ void align_pixel(const Source& source, const AlignRow& row, const Affine& affine
         const int32_t sx = x + (tap & 1), sy = y + (tap >> 1);
         if (sx < 0 || sy < 0 || sx >= source.width || sy >= source.height) continue;
         const int32_t weight = (tap & 1 ? fx : one - fx) * (tap >> 1 ? fy : one - fy);
-        const uint8_t* pixel = source.data + sy * source.stride + static_cast<ptrdiff_t>(sx) * source.channels;
+        const uint8_t* pixel = source.data + (sy * source.stride + static_cast<ptrdiff_t>(sx) * source.channels - source.origin);
         for (int c = 0; c < 3; ++c) sums[c] += weight * pixel[c];
     }
     for (int c = 0; c < 3; ++c) planes[c][i] = static_cast<float>(sums[c]) * affine.factor[c] + affine.summand[c];
 }
 
-void align_row(const Source& source, const AlignRow& row, const Affine& affine, float* const planes[3]) {
+[[maybe_unused]] void align_row(const Source& source, const AlignRow& row, const Affine& affine, float* const planes[3]) {
     for (int i = 0; i < row.count; ++i) align_pixel(source, row, affine, planes, i);
 }
 
-typedef uint64_t wide_pixel __attribute__((may_alias, aligned(2)));
-typedef uint32_t pair_of_samples __attribute__((may_alias, aligned(2)));
+// The rounding doubling high half of a product, as pmulhrsw and sqrdmulh have it.
+inline int32_t high_half(int32_t a, int32_t b) { return (a * b + (1 << 14)) >> 15; }
 
-void widen_gray(const int16_t* luma, size_t width, int16_t* out) {
-    wide_pixel* wide = reinterpret_cast<wide_pixel*>(out);
-    for (size_t x = 0; x < width; ++x) wide[x] = static_cast<uint16_t>(luma[x]) * UINT64_C(0x000100010001);
+inline uint8_t byte_of(int32_t value) {  // of a number with 6 bits of fraction
+    value = (value + 32) >> 6;
+    return static_cast<uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 
-void widen_nv12(const int16_t* luma, const int16_t* chroma, size_t width, int16_t* out) {
-    wide_pixel* wide = reinterpret_cast<wide_pixel*>(out);
-    const pair_of_samples* pairs = reinterpret_cast<const pair_of_samples*>(chroma);
-    for (size_t j = 0; j < width / 2; ++j) {
-        const uint64_t uv = static_cast<uint64_t>(pairs[j]) << 16;
-        wide[2 * j] = uv | static_cast<uint16_t>(luma[2 * j]);
-        wide[2 * j + 1] = uv | static_cast<uint16_t>(luma[2 * j + 1]);
+[[maybe_unused]] void camera_row(const uint8_t* __restrict y, const uint8_t* __restrict u, const uint8_t* __restrict v,
+                                 const CameraColour& colour, size_t width, uint8_t* __restrict bgrx) {
+    for (size_t x = 0; x < width; ++x) {
+        const int32_t dark = y[x] - colour.black, luma = high_half((dark > 0 ? dark : 0) * 128, colour.luma);
+        const int32_t cu = (u[x / 2] - 128) * 256, cv = (v[x / 2] - 128) * 256;
+        bgrx[4 * x] = byte_of(luma + high_half(cu, colour.u_to_blue));
+        bgrx[4 * x + 1] = byte_of(luma + (high_half(cu, colour.u_to_green) + high_half(cv, colour.v_to_green)));
+        bgrx[4 * x + 2] = byte_of(luma + high_half(cv, colour.v_to_red));
+        bgrx[4 * x + 3] = 0;
     }
 }
 
-void widen_i420(const int16_t* luma, const int16_t* u, const int16_t* v, size_t width, int16_t* out) {
-    wide_pixel* wide = reinterpret_cast<wide_pixel*>(out);
-    for (size_t j = 0; j < width / 2; ++j) {
-        const uint64_t uv = static_cast<uint64_t>(static_cast<uint16_t>(u[j])) << 16 |
-                            static_cast<uint64_t>(static_cast<uint16_t>(v[j])) << 32;
-        wide[2 * j] = uv | static_cast<uint16_t>(luma[2 * j]);
-        wide[2 * j + 1] = uv | static_cast<uint16_t>(luma[2 * j + 1]);
-    }
+void grey_to_bgrx(const uint8_t* __restrict grey, size_t width, uint8_t* __restrict bgrx) {
+    typedef uint32_t pixel __attribute__((may_alias));  // rows of four bytes a pixel begin at a multiple of four
+    pixel* __restrict out = reinterpret_cast<pixel*>(bgrx);
+    for (size_t x = 0; x < width; ++x) out[x] = grey[x] * 0x010101u;
 }
 
-void widen_yuyv(const int16_t* row, size_t width, int16_t* out) {
-    wide_pixel* wide = reinterpret_cast<wide_pixel*>(out);
-    const wide_pixel* quads = reinterpret_cast<const wide_pixel*>(row);
-    for (size_t j = 0; j < width / 2; ++j) {  // quad: Y0 U Y1 V from the low end
-        const uint64_t quad = quads[j];
-        const uint64_t uv = (quad & UINT64_C(0xffff0000)) | (quad >> 16 & UINT64_C(0xffff00000000));
-        wide[2 * j] = uv | (quad & 0xffff);
-        wide[2 * j + 1] = uv | (quad >> 32 & 0xffff);
-    }
-}
-
-inline float clip_grey(float value) { return value < 0.0f ? 0.0f : value > 255.0f ? 255.0f : value; }
-
-void yuv_to_bgr(const float m[3][4], float* const planes[3], size_t count) {
-    float* p0 = planes[0];
-    float* p1 = planes[1];
-    float* p2 = planes[2];
-    const float b0 = m[0][0], b1 = m[0][1], b2 = m[0][2], b3 = m[0][3], g0 = m[1][0], g1 = m[1][1], g2 = m[1][2],
-                g3 = m[1][3], r0 = m[2][0], r1 = m[2][1], r2 = m[2][2], r3 = m[2][3];
-#pragma GCC ivdep
+void split_pairs(const uint8_t* __restrict pairs, size_t count, uint8_t* __restrict first, uint8_t* __restrict second) {
     for (size_t i = 0; i < count; ++i) {
-        const float y = p0[i], u = p1[i], v = p2[i];
-        p0[i] = clip_grey(((y * b0 + u * b1) + v * b2) + b3);
-        p1[i] = clip_grey(((y * g0 + u * g1) + v * g2) + g3);
-        p2[i] = clip_grey(((y * r0 + u * r1) + v * r2) + r3);
+        first[i] = pairs[2 * i];
+        second[i] = pairs[2 * i + 1];
     }
 }
 
@@ -168,7 +145,7 @@ inline int32_t dot_int8_tail(const int8_t* a, const int8_t* b, size_t from, size
     return sum;
 }
 
-void dot_int8(const int8_t* templates, size_t rows, size_t columns, const int8_t* probe, int32_t* dots) {
+[[maybe_unused]] void dot_int8(const int8_t* templates, size_t rows, size_t columns, const int8_t* probe, int32_t* dots) {
     for (size_t r = 0; r < rows; ++r) dots[r] = dot_int8_tail(templates + r * columns, probe, 0, columns);
 }
 
@@ -231,14 +208,14 @@ void quantize(const float* in, size_t count, float scale, int8_t* out) {
     }
 }
 
-void suppress(const float* const boxes[5], size_t from, size_t count, const float box[5], float limit, int32_t* alive) {
+void suppress(const float* const boxes[5], size_t from, size_t count, const float box[5], float limit,
+              int32_t* __restrict alive) {
     const float* __restrict x0 = boxes[0];
     const float* __restrict y0 = boxes[1];
     const float* __restrict x1 = boxes[2];
     const float* __restrict y1 = boxes[3];
     const float* __restrict areas = boxes[4];
     const float bx0 = box[0], by0 = box[1], bx1 = box[2], by1 = box[3], area = box[4];
-#pragma GCC ivdep
     for (size_t j = from; j < count; ++j) {
         const float right = x1[j] < bx1 ? x1[j] : bx1, left = x0[j] > bx0 ? x0[j] : bx0;
         const float bottom = y1[j] < by1 ? y1[j] : by1, top = y0[j] > by0 ? y0[j] : by0;
@@ -270,23 +247,23 @@ void sums(const int16_t* values, size_t count, int64_t* sum, int64_t* squares) {
 
 // Rows have one more sample on either side.
 void laplacian_row(const int16_t* above, const int16_t* row, const int16_t* below, size_t count, int16_t* out) {
+    const int16_t* left = row - 1;
     for (size_t i = 0; i < count; ++i)
-        out[i] = static_cast<int16_t>(above[i] + below[i] + row[i - 1] + row[i + 1] - 4 * row[i]);
+        out[i] = static_cast<int16_t>(above[i] + below[i] + left[i] + left[i + 2] - 4 * row[i]);
 }
 
 uint64_t read_once(const uint8_t* data, size_t bytes) {
-    typedef uint64_t words __attribute__((vector_size(64), aligned(1), may_alias));
+    typedef uint64_t words __attribute__((vector_size(32), aligned(1), may_alias));
     words a = {}, b = {}, c = {}, d = {};
     size_t i = 0;
-    for (; i + 256 <= bytes; i += 256) {
+    for (; i + 128 <= bytes; i += 128) {
         a ^= *reinterpret_cast<const words*>(data + i);
-        b ^= *reinterpret_cast<const words*>(data + i + 64);
-        c ^= *reinterpret_cast<const words*>(data + i + 128);
-        d ^= *reinterpret_cast<const words*>(data + i + 192);
+        b ^= *reinterpret_cast<const words*>(data + i + 32);
+        c ^= *reinterpret_cast<const words*>(data + i + 64);
+        d ^= *reinterpret_cast<const words*>(data + i + 96);
     }
     a ^= b ^ c ^ d;
-    uint64_t mixed = 0;
-    for (int j = 0; j < 8; ++j) mixed ^= a[j];
+    uint64_t mixed = a[0] ^ a[1] ^ a[2] ^ a[3];
     for (; i < bytes; ++i) mixed ^= static_cast<uint64_t>(data[i]) << (i % 8 * 8);
     return mixed;
 }

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "camera.hpp"
+
 namespace edgeface {
 
 enum class PixelFormat { bgr, rgb, bgra, gray, nv12, i420, yuyv };
@@ -32,9 +34,12 @@ struct Colour {
     bool rgb;            // order of the tensor's channels
     float factor[3];     // value = grey level * factor + summand, in the tensor's channel order
     float summand[3];
-    float yuv[3][4];     // blue, green, red from Y, U, V and a constant; camera formats only
-    bool full_range;
+    CameraColour camera;
 };
+
+// value = (grey level - mean) / deviation / scale. The arithmetic is that of affine() and camera_coefficients() in
+// edgeface/_kernels_py_pixels.py, in double until the last step.
+Colour make_colour(bool rgb, const double mean[3], const double deviation[3], double scale, bool bt709, bool full_range);
 
 struct Place {
     int height, width;  // of the picture inside the tensor

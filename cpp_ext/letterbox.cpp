@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels.hpp"
+#include "frame_rows.hpp"
 #include "primitives.hpp"
 #include "tensor_writer.hpp"
 
@@ -58,8 +59,10 @@ struct Workspace {
     std::vector<int32_t> offsets;
     std::vector<uint32_t> pairs;
     std::vector<const uint8_t*> rows;
-    std::vector<int16_t> chroma_weights;
-    std::vector<int16_t> samples[4];  // the combined row, its chroma rows, and the row widened to four channels
+    std::vector<uint8_t> converted;       // one row for each tap: of frames that are not interleaved
+    std::vector<int32_t> converted_rows;  // which row of the frame each of them is; -1 for none
+    std::vector<int16_t> samples;         // the combined row
+    RowConverter converter;
     TensorWriter writer;
 };
 
@@ -84,62 +87,26 @@ Columns columns_of(Workspace& work, int channels) {
     return {axis.target, pairs, work.offsets.data(), work.pairs.data()};
 }
 
-// Combines source rows into work.samples[slot]; row_at(i) is the start of row i.
-template <typename RowAt>
-int16_t* combine(Workspace& work, int slot, int first, const int16_t* weights, int taps, size_t count, RowAt row_at) {
-    while (taps > 1 && weights[taps - 1] == 0) --taps;  // they may lie past the last row
-    for (int t = 0; t < taps; ++t) work.rows[t] = row_at(first + t);
-    primitives().combine_rows(work.rows.data(), weights, taps, work.samples[slot].data(), count);
-    return work.samples[slot].data();
-}
-
 // One target row of the frame as 3 or 4 channels of 16-bit samples.
-const int16_t* combined_row(const Frame& frame, Workspace& work, int y) {
-    const Primitives& loops = primitives();
-    const int first = work.y.first[y], taps = work.y.count;
-    const int16_t* weights = work.y.weights.data() + static_cast<size_t>(y) * taps;
-    const size_t width = static_cast<size_t>(frame.width);
-    const auto luma_row = [&](int row) { return frame.data + row * frame.stride; };
-    int16_t* wide = work.samples[3].data();
-    switch (frame.format) {
-        case PixelFormat::bgr:
-        case PixelFormat::rgb:
-            return combine(work, 0, first, weights, taps, width * 3, luma_row);
-        case PixelFormat::bgra:
-            return combine(work, 0, first, weights, taps, width * 4, luma_row);
-        case PixelFormat::gray:
-            loops.widen_gray(combine(work, 0, first, weights, taps, width, luma_row), width, wide);
-            return wide;
-        case PixelFormat::yuyv:
-            loops.widen_yuyv(combine(work, 0, first, weights, taps, width * 2, luma_row), width, wide);
-            return wide;
-        case PixelFormat::nv12:
-        case PixelFormat::i420:
-            break;
-    }
-    const int16_t* luma = combine(work, 0, first, weights, taps, width, luma_row);
-    // A chroma row counts for both luma rows that it covers.
-    const int first_chroma = first / 2, chroma_taps = (first + taps - 1) / 2 - first_chroma + 1;
-    int16_t* merged = work.chroma_weights.data();
-    std::fill(merged, merged + chroma_taps, static_cast<int16_t>(0));
+const int16_t* combined_row(const Frame& frame, const CameraColour& camera, Workspace& work, int y) {
+    const int first = work.y.first[y];
+    const int16_t* weights = work.y.weights.data() + static_cast<size_t>(y) * work.y.count;
+    const size_t row_bytes = static_cast<size_t>(frame.width) * row_channels(frame.format);
+    int taps = work.y.count;
+    while (taps > 1 && weights[taps - 1] == 0) --taps;  // they may lie past the last row
     for (int t = 0; t < taps; ++t) {
-        int16_t& sum = merged[(first + t) / 2 - first_chroma];
-        sum = static_cast<int16_t>(sum + weights[t]);
+        const int row = first + t, slot = row % work.y.count;
+        if (interleaved(frame.format)) {
+            work.rows[t] = frame.data + row * frame.stride;
+            continue;
+        }
+        uint8_t* bgrx = work.converted.data() + slot * row_bytes;
+        if (work.converted_rows[slot] != row) work.converter.convert(frame, camera, row, 0, frame.width, bgrx);
+        work.converted_rows[slot] = row;
+        work.rows[t] = bgrx;
     }
-    if (frame.format == PixelFormat::nv12) {
-        const auto chroma_row = [&](int row) { return frame.data + (frame.height + row) * frame.stride; };
-        loops.widen_nv12(luma, combine(work, 1, first_chroma, merged, chroma_taps, width, chroma_row), width, wide);
-        return wide;
-    }
-    // I420: half-width rows, two of them in each row of the frame's array; V follows U.
-    const auto half_row = [&](int row) {
-        return frame.data + (frame.height + row / 2) * frame.stride + (row % 2) * (frame.width / 2);
-    };
-    const auto v_row = [&](int row) { return half_row(row + frame.height / 2); };
-    const int16_t* u = combine(work, 1, first_chroma, merged, chroma_taps, width / 2, half_row);
-    const int16_t* v = combine(work, 2, first_chroma, merged, chroma_taps, width / 2, v_row);
-    loops.widen_i420(luma, u, v, width, wide);
-    return wide;
+    primitives().combine_rows(work.rows.data(), weights, taps, work.samples.data(), row_bytes);
+    return work.samples.data();
 }
 
 }  // namespace
@@ -149,28 +116,26 @@ void letterbox(const Frame& frame, const Tensor& out, const Place& place, const 
     Workspace& work = workspace();
     work.y.set(frame.height, place.height);
     work.x.set(frame.width, place.width);
-    const bool packed = frame.format == PixelFormat::bgr || frame.format == PixelFormat::rgb;
-    const bool yuv = frame.format >= PixelFormat::nv12;
-    const int channels = packed ? 3 : 4;
+    const int channels = row_channels(frame.format);
     const Columns columns = columns_of(work, channels);
-    room_for(work.rows, work.y.count + 1);
-    room_for(work.chroma_weights, work.y.count + 1);
+    room_for(work.rows, work.y.count);
     // Vector loads read up to two pairs past the last tap; what lies there counts with weight 0.
     const size_t slack = static_cast<size_t>(columns.pairs) * 2 * channels + 32;
-    for (auto& row : work.samples) room_for(row, static_cast<size_t>(frame.width) * 4 + slack);
+    room_for(work.samples, static_cast<size_t>(frame.width) * channels + slack);
+    if (!interleaved(frame.format)) {
+        room_for(work.converted, static_cast<size_t>(frame.width) * channels * work.y.count);
+        std::fill_n(room_for(work.converted_rows, work.y.count), work.y.count, -1);
+    }
 
     work.writer.open(out, colour);
     work.writer.fill_around(place);
     constexpr float unit = 1.0f / (1 << (kWeightBits + kRowBits));
-    Affine affine{};
-    for (int c = 0; c < 3; ++c) {
-        affine.factor[c] = yuv ? unit : work.writer.affine().factor[c] * unit;
-        affine.summand[c] = yuv ? 0.0f : work.writer.affine().summand[c];
-    }
+    Affine affine = work.writer.affine();
+    for (float& factor : affine.factor) factor *= unit;
     for (int y = 0; y < place.height; ++y) {
         float* planes[3];
         work.writer.begin(place.top + y, place.left, place.width, planes);
-        const int16_t* row = combined_row(frame, work, y);
+        const int16_t* row = combined_row(frame, colour.camera, work, y);
         if (frame.format == PixelFormat::rgb) {  // the row's first channel is red
             const Affine turned = {{affine.factor[2], affine.factor[1], affine.factor[0]},
                                    {affine.summand[2], affine.summand[1], affine.summand[0]}};
@@ -178,12 +143,6 @@ void letterbox(const Frame& frame, const Tensor& out, const Place& place, const 
             loops.combine_columns(row, channels, columns, turned, red_first);
         } else {
             loops.combine_columns(row, channels, columns, affine, planes);
-        }
-        if (yuv) {
-            loops.yuv_to_bgr(colour.yuv, planes, static_cast<size_t>(place.width));
-            for (int c = 0; c < 3; ++c)
-                loops.scale_row(planes[c], work.writer.affine().factor[c], work.writer.affine().summand[c],
-                                static_cast<size_t>(place.width));
         }
         work.writer.end();
     }

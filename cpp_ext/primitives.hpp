@@ -1,12 +1,14 @@
 // The inner loops, one table of them for each instruction set. A kernel is a plain C++ driver that calls these per row.
 //
 // generic.inl writes each of them down as a plain loop. Every simd_*.cpp file compiles that file for its instruction set
-// and replaces the loops that a compiler does not see through. All tables compute the same bits, except dot_float32's
-// callers may rely only on the order of summation that generic.inl states.
+// and replaces the loops that a compiler does not see through. All tables compute the same bits, dot_float32 in the
+// order of summation that generic.inl states.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+#include "camera.hpp"
 
 namespace edgeface {
 
@@ -22,9 +24,10 @@ struct Columns {
     const uint32_t* weights;   // (pairs, count rounded up to 8): two int16 weights, the first in the low half
 };
 
-// A picture with 3 or 4 interleaved uint8 channels that align samples from.
+// A picture with 3 or 4 interleaved uint8 channels that align samples from, or the part of it that it needs.
 struct Source {
     const uint8_t* data;
+    ptrdiff_t origin;  // offset of data in the whole picture: y * stride + x * channels of the part's first pixel
     ptrdiff_t stride;
     int height, width, channels;
 };
@@ -50,13 +53,12 @@ struct Primitives {
                             float* const planes[3]);
     // planes[c][i] = bilinear sample of channel c, black outside, * factor[c] + summand[c].
     void (*align_row)(const Source& source, const AlignRow& row, const Affine& affine, float* const planes[3]);
-    // Rows of 16-bit samples to rows of four: (Y, U, V, 0), or grey three times.
-    void (*widen_gray)(const int16_t* luma, size_t width, int16_t* out);
-    void (*widen_nv12)(const int16_t* luma, const int16_t* chroma, size_t width, int16_t* out);
-    void (*widen_i420)(const int16_t* luma, const int16_t* u, const int16_t* v, size_t width, int16_t* out);
-    void (*widen_yuyv)(const int16_t* row, size_t width, int16_t* out);
-    // In place: planes Y, U, V in grey levels to blue, green, red, clipped to 0..255.
-    void (*yuv_to_bgr)(const float matrix[3][4], float* const planes[3], size_t count);
+    // One row of a camera's picture, U and V at half its width, as blue, green, red, 0.
+    void (*camera_row)(const uint8_t* y, const uint8_t* u, const uint8_t* v, const CameraColour& colour, size_t width,
+                       uint8_t* bgrx);
+    void (*grey_to_bgrx)(const uint8_t* grey, size_t width, uint8_t* bgrx);
+    // pairs[2 * i] to first[i], pairs[2 * i + 1] to second[i].
+    void (*split_pairs)(const uint8_t* pairs, size_t count, uint8_t* first, uint8_t* second);
     void (*scale_row)(float* row, float factor, float summand, size_t count);  // in place
     void (*interleave)(const float* const planes[3], float* out, size_t count);
     void (*to_float16)(const float* in, uint16_t* out, size_t count);

@@ -100,7 +100,7 @@ void align_row_neon(const Source& source, const AlignRow& row, const Affine& aff
         vst1q_s32(fx, vandq_s32(px, vdupq_n_s32(one - 1)));
         vst1q_s32(fy, vandq_s32(py, vdupq_n_s32(one - 1)));
         for (int k = 0; k < 4; ++k) {
-            const uint8_t* top = source.data + ys[k] * source.stride + static_cast<ptrdiff_t>(xs[k]) * source.channels;
+            const uint8_t* top = source.data + (ys[k] * source.stride + static_cast<ptrdiff_t>(xs[k]) * source.channels - source.origin);
             int32x4_t sum = sample(top, source.channels, (one - fx[k]) * (one - fy[k]), fx[k] * (one - fy[k]), vdupq_n_s32(0));
             sum = sample(top + source.stride, source.channels, (one - fx[k]) * fy[k], fx[k] * fy[k], sum);
             vst1q_s32(pixels + 4 * k, sum);
@@ -108,6 +108,34 @@ void align_row_neon(const Source& source, const AlignRow& row, const Affine& aff
         store_planes(pixels, affine, planes, i);
     }
     for (; i < row.count; ++i) align_pixel(source, row, affine, planes, i);
+}
+
+inline int16x8_t chroma(const uint8_t* samples) {  // (sample - 128) * 256
+    return vreinterpretq_s16_u16(veorq_u16(vshll_n_u8(vld1_u8(samples), 8), vdupq_n_u16(0x8000)));
+}
+
+inline uint8x16_t coloured(int16x8_t low, int16x8_t high, int16x8_t part) {
+    const int16x8_t first = vqaddq_s16(low, vzip1q_s16(part, part)), second = vqaddq_s16(high, vzip2q_s16(part, part));
+    return vcombine_u8(vqmovun_s16(vshrq_n_s16(first, 6)), vqmovun_s16(vshrq_n_s16(second, 6)));
+}
+
+void camera_row_neon(const uint8_t* y, const uint8_t* u, const uint8_t* v, const CameraColour& colour, size_t width,
+                     uint8_t* bgrx) {
+    const int16x8_t half = vdupq_n_s16(32);
+    size_t x = 0;
+    for (; x + 16 <= width; x += 16) {
+        const uint8x16_t bright = vqsubq_u8(vld1q_u8(y + x), vdupq_n_u8(colour.black));
+        const int16x8_t near = vreinterpretq_s16_u16(vshll_n_u8(vget_low_u8(bright), 7));
+        const int16x8_t far = vreinterpretq_s16_u16(vshll_n_u8(vget_high_u8(bright), 7));
+        const int16x8_t low = vaddq_s16(vqrdmulhq_n_s16(near, colour.luma), half);
+        const int16x8_t high = vaddq_s16(vqrdmulhq_n_s16(far, colour.luma), half);
+        const int16x8_t cu = chroma(u + x / 2), cv = chroma(v + x / 2);
+        const int16x8_t green = vaddq_s16(vqrdmulhq_n_s16(cu, colour.u_to_green), vqrdmulhq_n_s16(cv, colour.v_to_green));
+        const uint8x16x4_t pixels = {{coloured(low, high, vqrdmulhq_n_s16(cu, colour.u_to_blue)), coloured(low, high, green),
+                                      coloured(low, high, vqrdmulhq_n_s16(cv, colour.v_to_red)), vdupq_n_u8(0)}};
+        vst4q_u8(bgrx + 4 * x, pixels);
+    }
+    camera_row(y + x, u + x / 2, v + x / 2, colour, width - x, bgrx + 4 * x);
 }
 
 void to_float16_neon(const float* in, uint16_t* out, size_t count) {
@@ -161,8 +189,8 @@ void dot_int8_dotprod(const int8_t* templates, size_t rows, size_t columns, cons
 }  // namespace
 
 const Primitives neon_primitives = EDGEFACE_TABLE("neon", combine_columns_neon, combine_rows_neon, align_row_neon,
-                                                  to_float16_neon, dot_int8_neon);
+                                                  camera_row_neon, to_float16_neon, dot_int8_neon);
 const Primitives dotprod_primitives = EDGEFACE_TABLE("dotprod", combine_columns_neon, combine_rows_neon, align_row_neon,
-                                                     to_float16_neon, dot_int8_dotprod);
+                                                     camera_row_neon, to_float16_neon, dot_int8_dotprod);
 }  // namespace edgeface
 #endif

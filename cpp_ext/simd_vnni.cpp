@@ -58,7 +58,27 @@ __attribute__((target("avx2,avxvnni"))) void dot_int8_avxvnni(const int8_t* temp
 }
 #endif
 
-__attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vnni"))) void dot_int8_avx512vnni(
+#define EDGEFACE_AVX512 __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vnni")))
+
+// Sums of neighbouring numbers: those of a in the low half of each 64 bits... then of each 128 bits.
+EDGEFACE_AVX512 inline __m512i add_pairs32(__m512i a, __m512i b) {
+    return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+}
+
+EDGEFACE_AVX512 inline __m512i add_pairs64(__m512i a, __m512i b) {
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+// The sums of eight vectors of sixteen, in order.
+EDGEFACE_AVX512 inline __m256i sum_each_wide(const __m512i v[8]) {
+    const __m512i low = add_pairs64(add_pairs32(v[0], v[1]), add_pairs32(v[2], v[3]));   // 0 1 2 3, four times
+    const __m512i high = add_pairs64(add_pairs32(v[4], v[5]), add_pairs32(v[6], v[7]));  // 4 5 6 7, four times
+    const __m256i a = _mm256_add_epi32(_mm512_castsi512_si256(low), _mm512_extracti64x4_epi64(low, 1));
+    const __m256i b = _mm256_add_epi32(_mm512_castsi512_si256(high), _mm512_extracti64x4_epi64(high, 1));
+    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
+}
+
+EDGEFACE_AVX512 void dot_int8_avx512vnni(
     const int8_t* templates, size_t rows, size_t columns, const int8_t* probe, int32_t* dots) {
     const __m512i flip = _mm512_set1_epi8(-128);
     const __m256i excess = _mm256_set1_epi32(128 * sum_of(probe, columns));
@@ -82,10 +102,7 @@ __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vnni"))) void dot_in
                 sums[j] = _mm512_dpbusd_epi32(
                     sums[j], _mm512_xor_si512(_mm512_maskz_loadu_epi8(rest, block + j * columns + whole), flip), p);
         }
-        __m256i halves[8];
-        for (int j = 0; j < 8; ++j)
-            halves[j] = _mm256_add_epi32(_mm512_castsi512_si256(sums[j]), _mm512_extracti64x4_epi64(sums[j], 1));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(dots + r), _mm256_sub_epi32(sum_each(halves), excess));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(dots + r), _mm256_sub_epi32(sum_each_wide(sums), excess));
     }
     for (; r < rows; ++r) dots[r] = plain_dot(templates + r * columns, probe, 0, columns);
 }

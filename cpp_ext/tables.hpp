@@ -21,11 +21,11 @@ extern const Primitives dotprod_primitives;  // + the dot-product instructions o
 
 }  // namespace edgeface
 
-#define EDGEFACE_TABLE(name, columns, rows, align, half, dot)                                                      \
+#define EDGEFACE_TABLE(name, columns, rows, align, camera, half, dot)                                              \
     {                                                                                                              \
-        name, rows, columns, align, widen_gray, widen_nv12, widen_i420, widen_yuyv, yuv_to_bgr, scale_row,         \
+        name, rows, columns, align, camera, grey_to_bgrx, split_pairs, scale_row,                           \
             interleave, half, to_int8, dot, dot_float32, any_above_int32, any_above_float32, normalize_row,        \
             quantize, suppress, grey_row, sums, laplacian_row, read_once                                           \
     }
 #define EDGEFACE_GENERIC_TABLE(name) \
-    EDGEFACE_TABLE(name, combine_columns, combine_rows, align_row, to_float16, dot_int8)
+    EDGEFACE_TABLE(name, combine_columns, combine_rows, align_row, camera_row, to_float16, dot_int8)

@@ -13,9 +13,6 @@ namespace {
 // Rows whose dot products are computed before they are compared: 32 KB of 128-d int8 templates, which stay in the
 // first-level cache while the other probes have their turn.
 constexpr size_t kBlock = 256;
-// Dot products compared at a time: nearly always none is large enough.
-constexpr size_t kGroup = 32;
-
 // The best k of one probe, best first, equal ones by lower row: rows come in rising order, so an equal one goes behind.
 template <typename Value>
 struct Best {
@@ -58,13 +55,11 @@ void scan(const Element* templates, size_t rows, size_t columns, const Element* 
         for (size_t q = 0; q < queries; ++q) {
             dot(templates + from * columns, count, columns, padded.data() + q * room, dots);
             Best<Value> best = {indices + q * k, values + q * k, k};
-            for (size_t group = 0; group < count; group += kGroup) {
-                const size_t end = std::min(group + kGroup, count);
-                if (!any_above(dots + group, end - group, best.values[k - 1])) continue;
-                for (size_t r = group; r < end; ++r)
-                    if (dots[r] > best.values[k - 1] && (mask == nullptr || mask[from + r] != 0))
-                        best.offer(static_cast<int64_t>(from + r), dots[r]);
-            }
+            // After the first blocks nearly always none is large enough.
+            if (!any_above(dots, count, best.values[k - 1])) continue;
+            for (size_t r = 0; r < count; ++r)
+                if (dots[r] > best.values[k - 1] && (mask == nullptr || mask[from + r] != 0))
+                    best.offer(static_cast<int64_t>(from + r), dots[r]);
         }
     }
 }

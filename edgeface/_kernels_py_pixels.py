@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 ONE = 1 << 14  # a weight of 1
 ROW_BITS = 7  # fraction bits kept after the rows are combined
 POSITION_BITS = 7  # align samples at multiples of 1/128 pixel; OpenCV's table has 1/32
-YUV_FORMATS = ("nv12", "i420", "yuyv")
 # Luma coefficients Kr, Kb of ITU-R BT.601-7 and BT.709-6.
 LUMA = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 
@@ -49,37 +48,49 @@ def taps(source: int, target: int) -> tuple[Array, Array]:
     return first, np.stack([ONE - second_weight, second_weight], axis=1)
 
 
-def _full_size(frame: Array, pixel_format: str) -> Array:
-    """(H, W, 3) uint8: blue, green, red, or Y, U, V with each chroma sample repeated over the pixels it covers."""
+def camera_coefficients(matrix: str, full_range: bool) -> tuple[int, int, int, int, int]:
+    """Of luma (14-bit fraction), then V in red, U in green, V in green, U in blue (13-bit fractions)."""
+    kr, kb = LUMA[matrix]
+    kg = 1 - kr - kb
+    luma, chroma = (1.0, 1.0) if full_range else (255 / 219, 255 / 224)
+    red, blue = 2 * (1 - kr) * chroma, 2 * (1 - kb) * chroma
+    factors = (2 * luma, red, -blue * kb / kg, -red * kr / kg, blue)
+    return tuple(int(np.floor(factor * 8192 + 0.5)) for factor in factors)  # type: ignore[return-value]  # of five
+
+
+def _camera_to_bgr(y: Array, u: Array, v: Array, matrix: str, full_range: bool) -> Array:
+    """(..., 3) uint8 of int64 samples, in the 16-bit arithmetic of pmulhrsw and sqrdmulh, with 6 bits of fraction."""
+
+    def times(sample: Array, factor: int) -> Array:
+        return (sample * factor + (1 << 14)) >> 15
+
+    to_y, v_to_red, u_to_green, v_to_green, u_to_blue = camera_coefficients(matrix, full_range)
+    luma = times(np.maximum(y - (0 if full_range else 16), 0) << 7, to_y)
+    u, v = (u - 128) << 8, (v - 128) << 8
+    red, blue = luma + times(v, v_to_red), luma + times(u, u_to_blue)
+    green = luma + (times(u, u_to_green) + times(v, v_to_green))
+    return np.clip((np.stack([blue, green, red], axis=-1) + 32) >> 6, 0, 255).astype(np.uint8)
+
+
+def to_bgr(frame: Array, pixel_format: str, matrix: str = "bt601", full_range: bool = False) -> Array:
+    """(H, W, 3) uint8 BGR; each chroma sample counts for all pixels it covers, as in OpenCV's cvtColor."""
     if pixel_format in ("bgr", "bgra"):
         return frame[..., :3]
     if pixel_format == "rgb":
         return frame[..., ::-1]
     if pixel_format == "gray":
         return np.repeat(frame[..., None], 3, axis=2)
+    wide = frame.astype(np.int64)
     if pixel_format == "yuyv":
-        chroma = np.repeat(frame[..., 1].reshape(len(frame), -1, 2), 2, axis=1)
-        return np.concatenate([frame[..., :1], chroma], axis=2)
+        chroma = np.repeat(wide[..., 1].reshape(len(frame), -1, 2), 2, axis=1)
+        return _camera_to_bgr(wide[..., 0], chroma[..., 0], chroma[..., 1], matrix, full_range)
     height, width = frame.shape[0] * 2 // 3, frame.shape[1]
     if pixel_format == "nv12":
-        half = frame[height:].reshape(height // 2, width // 2, 2)
+        half = wide[height:].reshape(height // 2, width // 2, 2)
     else:
-        half = frame[height:].reshape(2, height // 2, width // 2).transpose(1, 2, 0)
+        half = wide[height:].reshape(2, height // 2, width // 2).transpose(1, 2, 0)
     chroma = half.repeat(2, axis=0).repeat(2, axis=1)
-    return np.concatenate([frame[:height, :, None], chroma], axis=2)
-
-
-def yuv_matrix(matrix: str, full_range: bool) -> Array:
-    """(3, 4) float32: rows blue, green, red; columns Y, U, V and a constant, in grey levels."""
-    kr, kb = LUMA[matrix]
-    kg = 1 - kr - kb
-    luma, chroma, black = (1.0, 1.0, 0.0) if full_range else (255 / 219, 255 / 224, 16.0)
-    rows = [
-        (luma, 2 * (1 - kb) * chroma, 0.0),
-        (luma, -2 * kb * (1 - kb) / kg * chroma, -2 * kr * (1 - kr) / kg * chroma),
-        (luma, 0.0, 2 * (1 - kr) * chroma),
-    ]
-    return np.array([(y, u, v, -y * black - (u + v) * 128) for y, u, v in rows], np.float32)
+    return _camera_to_bgr(wide[:height], chroma[..., 0], chroma[..., 1], matrix, full_range)
 
 
 def affine(mean: Sequence[float], std: Sequence[float], scale: float | None) -> tuple[Array, Array]:
@@ -93,19 +104,6 @@ def _to_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
         return np.rint(np.clip(values, -128, 127)).astype(np.int8)
     with np.errstate(over="ignore"):  # beyond float16's range is infinity, as the hardware does it
         return values.astype(dtype)
-
-
-def _grey_levels(
-    sums: Array, bits: int, pixel_format: str, matrix: str, full_range: bool
-) -> Array:
-    """(..., 3) float32 blue, green, red from fixed-point sums of _full_size's channels."""
-    values = sums.astype(np.float32) * np.float32(2.0**-bits)
-    if pixel_format not in YUV_FORMATS:
-        return values
-    m = yuv_matrix(matrix, full_range)
-    y, u, v = values[..., 0], values[..., 1], values[..., 2]
-    channels = [((y * row[0] + u * row[1]) + v * row[2]) + row[3] for row in m]
-    return np.clip(np.stack(channels, axis=-1), np.float32(0), np.float32(255))
 
 
 def letterbox(
@@ -124,7 +122,7 @@ def letterbox(
     matrix: str = "bt601",
     full_range: bool = False,
 ) -> None:
-    source = _full_size(frame, pixel_format)
+    source = to_bgr(frame, pixel_format, matrix, full_range)
     first_y, weights_y = taps(source.shape[0], resized[0])
     first_x, weights_x = taps(source.shape[1], resized[1])
     rows = np.zeros((resized[0], *source.shape[1:]), np.int64)
@@ -136,7 +134,7 @@ def letterbox(
     for tap in range(weights_x.shape[1]):
         index = np.minimum(first_x + tap, source.shape[1] - 1)
         sums += weights_x[:, tap, None] * rows[:, index]
-    picture = _grey_levels(sums, 14 + ROW_BITS, pixel_format, matrix, full_range)
+    picture = sums.astype(np.float32) * np.float32(2.0 ** -(14 + ROW_BITS))
     if color == "rgb":
         picture = picture[..., ::-1]
     a, b = affine(mean, std, scale)
@@ -174,21 +172,20 @@ def similarity_transform(landmarks: Array, template: Array) -> Array:
 
 
 def _positions(matrix: Array, height: int, width: int) -> tuple[Array, Array] | None:
-    """Where each pixel of the crop lies in the frame, in 1/128 pixel; None when the matrix has no inverse."""
+    """Where each pixel of the crop lies in the frame, in 1/128 pixel; None when the matrix has no usable inverse."""
     (a, b, c), (d, e, f) = (map(float, row) for row in matrix)
     determinant = a * e - b * d
-    if not (np.isfinite(determinant) and abs(determinant) > 1e-12):
+    if not abs(determinant) > 1e-12:
+        return None
+    inverse = [value / determinant for value in (e, -b, b * f - c * e, -d, a, c * d - a * f)]
+    if not all(abs(value) < 1e9 for value in inverse):  # keeps every sum below finite
         return None
     unit = float(1 << POSITION_BITS)
     x, y = np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)
     found = []
-    for ix, iy, i0 in (
-        (e / determinant, -b / determinant, (b * f - c * e) / determinant),
-        (-d / determinant, a / determinant, (c * d - a * f) / determinant),
-    ):
-        with np.errstate(over="ignore", invalid="ignore"):
-            along_x = (unit * ix * x).astype(np.float32)
-            along_y = (unit * (iy * y + i0)).astype(np.float32)
+    for ix, iy, i0 in (inverse[:3], inverse[3:]):
+        along_x = (unit * ix * x).astype(np.float32)
+        along_y = (unit * (iy * y + i0)).astype(np.float32)
         position = along_x[None, :] + along_y[:, None]
         limit = np.float32(1 << 22)  # 2**15 pixels, one more than a frame can have; exact in float32
         found.append(np.rint(np.clip(position, -limit, limit)).astype(np.int64))
@@ -211,22 +208,17 @@ def align(
     matrix: str = "bt601",
     full_range: bool = False,
 ) -> None:
-    source = _full_size(frame, pixel_format).astype(np.int64)
+    source = to_bgr(frame, pixel_format, matrix, full_range).astype(np.int64)
     height, width = source.shape[:2]
-    black = np.zeros(3, np.int64)
-    if pixel_format in YUV_FORMATS:
-        black[:] = (0 if full_range else 16), 128, 128
     a, b = affine(mean, std, scale)
     for face, transform in enumerate(similarity_transform(landmarks, template)):
         hwc = out[face].transpose(1, 2, 0) if layout == "nchw" else out[face]
         positions = _positions(transform, *hwc.shape[:2])
-        if positions is None:
-            sums = np.zeros(hwc.shape, np.int64) + black * ONE
-        else:
+        sums = np.zeros(hwc.shape, np.int64)
+        if positions is not None:
             px, py = positions
             one = 1 << POSITION_BITS
             x, y, fx, fy = px >> POSITION_BITS, py >> POSITION_BITS, px & (one - 1), py & (one - 1)
-            sums = np.zeros(hwc.shape, np.int64)
             for dx, dy, weight in (
                 (0, 0, (one - fx) * (one - fy)),
                 (1, 0, fx * (one - fy)),
@@ -235,8 +227,8 @@ def align(
             ):
                 inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
                 pixel = source[np.clip(y + dy, 0, height - 1), np.clip(x + dx, 0, width - 1)]
-                sums += weight[..., None] * np.where(inside[..., None], pixel, black)
-        picture = _grey_levels(sums, 14, pixel_format, matrix, full_range)
+                sums += weight[..., None] * np.where(inside[..., None], pixel, 0)
+        picture = sums.astype(np.float32) * np.float32(2.0**-14)
         if crops is not None:
             crops[face] = np.rint(picture).astype(np.uint8)
         if color == "rgb":

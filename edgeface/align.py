@@ -31,8 +31,8 @@ def align_faces(frame: Any, landmarks: Any, *, size_px: int = 112) -> ByteArray:
 
     Source: S. Umeyama, Least-squares estimation of transformation parameters between two point patterns (1991).
     """
-    if not 16 <= size_px <= 1024:
-        raise InputError(f"size_px: expected 16 to 1024, got {size_px!r}")
+    if not isinstance(size_px, int) or not 16 <= size_px <= 1024:
+        raise InputError(f"size_px: expected a whole number from 16 to 1024, got {size_px!r}")
     points = check_landmarks(landmarks)
     template = np.array(ARCFACE_112, np.float32) * np.float32(size_px / 112)
     crops = np.empty((len(points), size_px, size_px, 3), np.uint8)

@@ -55,13 +55,13 @@ class Detector:
                 f"{manifest.name}: expected a detector with head {' or '.join(DECODERS)}, "
                 f"got kind {manifest.kind!r}, head {manifest.head!r}"
             )
-        if not GRID <= max_side_px <= 8192:
-            raise InputError(f"max_side_px: expected {GRID} to 8192, got {max_side_px!r}")
+        if not isinstance(max_side_px, int) or not GRID <= max_side_px <= 8192:
+            raise InputError(f"max_side_px: expected a whole number from {GRID} to 8192, got {max_side_px!r}")
         for name, value in (("min_score", min_score), ("max_overlap", max_overlap)):
             if not 0.0 < value < 1.0:
                 raise InputError(f"{name}: expected a number between 0 and 1, got {value!r}")
-        if max_faces < 1:
-            raise InputError(f"max_faces: expected at least 1, got {max_faces!r}")
+        if not isinstance(max_faces, int) or max_faces < 1:
+            raise InputError(f"max_faces: expected a whole number of at least 1, got {max_faces!r}")
         self.engine = engine
         self.max_side_px = max_side_px // GRID * GRID
         self.min_score = min_score

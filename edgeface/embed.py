@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeface import kernels
-from edgeface.errors import ConfigurationError, InferenceError
+from edgeface.errors import ConfigurationError, InferenceError, InputError
 from edgeface.frames import check_frame, check_landmarks
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Embedder:
         max_batch: faces of one run of the network; None is all of a frame, or the engine's own limit.
 
     Raises:
+        InputError: `max_batch` is less than 1.
         ConfigurationError: the engine is not an embedder.
     """
 
@@ -31,6 +32,8 @@ class Embedder:
             raise ConfigurationError(
                 f"{engine.manifest.name}: expected an embedder, got kind {engine.manifest.kind!r}"
             )
+        if max_batch is not None and (not isinstance(max_batch, int) or max_batch < 1):
+            raise InputError(f"max_batch: expected a whole number of at least 1, got {max_batch!r}")
         self.engine = engine
         limits = [limit for limit in (max_batch, engine.manifest.max_batch) if limit is not None]
         self.max_batch = min(limits) if limits else None

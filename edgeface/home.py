@@ -29,6 +29,11 @@ def model_path(name: str, precision: str = "fp32") -> Path:
     return home() / "models" / f"{name}.{precision}.onnx"
 
 
+def engine_path(name: str, precision: str = "fp32") -> Path:
+    """The TensorRT engine of the recipe `name` at `precision`; it may not exist yet."""
+    return home() / "models" / f"{name}.{precision}.engine"
+
+
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write a file so that a reader, or a machine that lost power, sees the old file or the whole new one.
 

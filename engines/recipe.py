@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from edgeface.engines.limits import Limits, parse_limits
 from edgeface.errors import RecipeError
 from edgeface.manifest import (
     ARCFACE_112,
@@ -30,7 +31,7 @@ else:
 FORMAT = "edgeface-recipe"
 VERSION = 1
 HEADS = ("yunet", "scrfd")
-TABLES = {"source", "input", "output", "thresholds", "limits", "card"}
+TABLES = {"source", "input", "output", "thresholds", "limits", "build", "card"}
 TOP_LEVEL = {"format", "version", "name", "kind", "licence", *TABLES}
 
 
@@ -71,7 +72,8 @@ class Recipe:
     dimension: int
     template: tuple[tuple[float, float], ...]
     thresholds: Thresholds | None
-    limits: Mapping[str, Any]
+    limits: Limits
+    keep_float: tuple[str, ...]
     card: Mapping[str, Any]
 
     def model_id(self, precision: str = "fp32") -> str:
@@ -104,14 +106,15 @@ def parse_recipe(text: str, path: Path) -> Recipe:
     """Check the text of a recipe. `path` names it in messages and anchors relative files. Raises RecipeError."""
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, and numbers of thousands of digits
         raise RecipeError(f"{path}: not TOML: {error}") from error
     read = Reader(document, str(path))
     read.only(TOP_LEVEL)
-    if document.get("format") != FORMAT or document.get("version") != VERSION:
+    version = document.get("version")
+    if document.get("format") != FORMAT or version is True or version != VERSION:
         raise RecipeError(
             f'{path}: expected format = "{FORMAT}" and version = {VERSION}, '
-            f"got {document.get('format')!r} and {document.get('version')!r}"
+            f"got {document.get('format')!r} and {version!r}"
         )
     name = read.file_name("name")
     if not all(c.isalnum() or c in "-_" for c in name) or not name.isascii():
@@ -148,7 +151,8 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         dimension=output.integer("dimension", low=2, high=1 << 14) if embedder else 0,
         template=_template(output, size) if embedder and size else (),
         thresholds=parse_thresholds(read.table("thresholds")) if "thresholds" in document else None,
-        limits=read.table("limits").document if "limits" in document else {},
+        limits=parse_limits(read.table("limits") if "limits" in document else None, kind),
+        keep_float=_keep_float(read),
         card=card.document,
     )
 
@@ -168,6 +172,18 @@ def _source(read: Reader, folder: Path) -> Source:
 
 
 _WHEEL = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+")
+
+
+def _keep_float(read: Reader) -> tuple[str, ...]:
+    """Names of layers that quantisation leaves in float; `edgeface build` refuses a name that the network has not."""
+    if "build" not in read.document:
+        return ()
+    table = read.table("build")
+    table.only({"keep_float"})
+    names = table.document.get("keep_float", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise RecipeError(f"{table.where}: keep_float: expected a list of names of layers, got {names!r}")
+    return tuple(names)
 
 
 def _template(read: Reader, size: tuple[int, int]) -> tuple[tuple[float, float], ...]:

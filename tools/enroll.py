@@ -26,16 +26,16 @@ def command(
     A photograph that is refused is reported and the rest is enrolled; exit code 1 says that some were refused.
     """
     places = Photos(photos)
-    person = None
+    person, enrolled = None, 0
     with open_recognizer(gallery_path, {**options, "threshold": 0.0}) as recognizer:
         for path, frame in places:
             try:
                 person = recognizer.enroll(name, frame)
+                enrolled += 1
             except EdgefaceError as error:
                 places.fail(path, error)
     if person is None:
         raise EdgefaceError(f"{name}: nothing was enrolled: none of {len(places.paths)} photographs could be used")
-    enrolled = len(places.paths) - len(places.failed)
     if as_json:
         print_json({"person": vars(person), "photos": enrolled, "failed": places.failed})
     else:

@@ -40,6 +40,7 @@ def command(
     places = Photos(photos)
     rows: list[tuple[object, ...]] = []
     documents = []
+    written: set[Path] = set()
     with open_recognizer(gallery_path, options) as recognizer:
         for path, frame in places:
             stages_ms: dict[str, float] = {}
@@ -66,7 +67,7 @@ def command(
                 rows.append((path, "no face", "-", "-", None, None))
             documents.append({"photo": path, "faces": faces, "stages_ms": stages_ms})
             if folder is not None:
-                _write(folder / f"{path.stem}.annotated.jpg", frame, people)
+                _write(_free_name(folder, path.stem, written), frame, people)
         policy = recognizer.policy
     if as_json:
         print_json({"photos": documents, "failed": places.failed, "threshold": vars(policy)})
@@ -75,6 +76,16 @@ def command(
         rate = policy.origin if policy.fmr is None else f"false match rate {policy.fmr:g} a comparison"
         click.echo(f"match from similarity {policy.threshold:.3f}: {rate}")
     click.get_current_context().exit(places.exit_code())
+
+
+def _free_name(folder: Path, stem: str, written: set[Path]) -> Path:
+    """A name that this run has not used: photographs of several folders may share theirs."""
+    path, number = folder / f"{stem}.annotated.jpg", 1
+    while path in written:
+        number += 1
+        path = folder / f"{stem}.{number}.annotated.jpg"
+    written.add(path)
+    return path
 
 
 def _write(path: Path, frame: Any, people: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import sys
 
@@ -13,12 +14,14 @@ from edgeface.errors import EdgefaceError
 #: Subcommand -> one line of help. The module of the same name has a click command of the same name.
 COMMANDS = {
     "demo": "Enrol people from photographs that come with edgeface and recognise them in others.",
+    "build": "Quantise models to INT8, prove them against float32, write them or refuse.",
     "models": "List, fetch and check models.",
     "detect": "Find the faces of photographs.",
     "enroll": "Enrol a person from photographs.",
     "identify": "Say who is in photographs.",
     "verify": "Say whether two photographs show one person.",
     "gallery": "Look after the people of a gallery.",
+    "doctor": "Examine this machine and say how to mend what is wrong.",
     "eval": "Measure error rates on photographs of known people.",
     "bench": "Measure speed against other libraries, correctness beside it.",
 }
@@ -56,10 +59,11 @@ def cli(verbose: bool) -> None:
 
 def main() -> None:
     """Run the command line; an error of the library is one clear line and exit code 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name that is not UTF-8 must not end a table
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        # Without standalone mode click returns the exit code of `context.exit(code)`; commands return nothing else.
+        sys.exit(cli(standalone_mode=False))
     except click.ClickException as error:  # wrong usage: exit code 2
         error.show()
         sys.exit(error.exit_code)

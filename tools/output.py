@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -59,7 +60,12 @@ def decision_options(function: F) -> F:
 
 def print_json(document: Any) -> None:
     """JSON with stable order; NaN and infinity, which JSON lacks, become null."""
-    click.echo(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a terminal without Unicode, or the name of a file that is not UTF-8
+        text = json.dumps(_plain(document), indent=2, allow_nan=False)
+    click.echo(text)
 
 
 def _plain(value: Any) -> Any:

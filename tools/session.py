@@ -48,12 +48,19 @@ class Photos:
     """Iterates over readable photographs of some places; the others are reported, and the rest goes on.
 
     Attributes:
-        failed: what went wrong, by path.
+        paths: the photographs of the places that have any.
+        failed: what went wrong, by path or place.
     """
 
     def __init__(self, places: Sequence[str | Path]) -> None:
-        self.paths = find_photos(places)
         self.failed: dict[str, str] = {}
+        found: dict[Path, None] = {}
+        for place in places:
+            try:
+                found.update(dict.fromkeys(find_photos([place])))
+            except InputError as error:
+                self.fail(Path(place), error)
+        self.paths = list(found)
 
     def __iter__(self) -> Iterator[tuple[Path, ByteArray]]:
         for path in self.paths:

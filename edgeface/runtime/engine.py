@@ -56,19 +56,25 @@ class Engine(Protocol):
     ) -> None: ...
 
 
-def load_engine(path: str | os.PathLike[str], *, threads: int | None = None) -> Engine:
+def load_engine(
+    path: str | os.PathLike[str], *, threads: int | None = None, workers: int = 1, memory: str = "auto"
+) -> Engine:
     """Load a model file by the manifest beside it.
 
     Args:
         path: the model file; its manifest is the same path with ``.json`` added.
-        threads: CPU threads of one run; None is all processors that this process may use, four at most.
+        threads: CPU threads of one run of an onnxruntime model; None is all processors that this process may use,
+            four at most.
+        workers: runs of a TensorRT engine that may be on the GPU at the same time.
+        memory: of a TensorRT engine, ``auto``, ``mapped`` or ``copied``; see `TensorRtEngine`.
 
     Raises:
         ModelNotFoundError: the file or its manifest is absent.
         ModelIntegrityError: the file is not the one that the manifest describes.
         RecipeError: the manifest is malformed.
-        EngineIncompatibleError: this machine cannot run it.
-        MissingDependencyError: the runtime's package is not installed.
+        EngineIncompatibleError: this machine cannot run it: built for another TensorRT, device or model.
+        MissingDependencyError: the runtime's package, the driver or the GPU is not there.
+        EngineError: the GPU has not enough memory, or its context was lost.
     """
     file = Path(path)
     manifest = read_manifest(file)
@@ -80,7 +86,6 @@ def load_engine(path: str | os.PathLike[str], *, threads: int | None = None) -> 
         from edgeface.runtime.onnxrt import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(check_file(file, manifest), manifest, threads=threads)
-    raise EngineIncompatibleError(
-        f"{file}: a {manifest.runtime} engine; this edgeface runs onnxruntime models only: "
-        "`edgeface models fetch` gets them"
-    )
+    from edgeface.runtime.tensorrt import TensorRtEngine
+
+    return TensorRtEngine(file, manifest, workers=workers, memory=memory)

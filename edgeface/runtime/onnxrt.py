@@ -6,8 +6,6 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edgeface.errors import (
     ClosedError,
     EngineIncompatibleError,
@@ -15,6 +13,7 @@ from edgeface.errors import (
     InputError,
     MissingDependencyError,
 )
+from edgeface.runtime.tensor import check_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,28 +85,12 @@ class OnnxRuntimeEngine:
             session = self._session
         if session is None:
             raise ClosedError(f"{self.manifest.name}: this engine was closed")
-        self._check_input(tensor)
+        check_tensor(self.manifest, tensor)
         try:
             values = session.run(self._names, {self.manifest.input_name: tensor})
         except Exception as error:
             raise InferenceError(f"{self.manifest.name}: onnxruntime failed: {str(error)[:300]}") from error
         return dict(zip(self._meanings, values, strict=True))
-
-    def _check_input(self, tensor: FloatArray) -> None:
-        manifest = self.manifest
-        height, width = manifest.input_size or ("H", "W")
-        expected = f"(N, 3, {height}, {width}) float32"
-        fits = isinstance(tensor, np.ndarray) and tensor.dtype == np.float32 and tensor.ndim == 4
-        fits = fits and tensor.shape[1] == 3 and tensor.shape[0] >= 1
-        if fits and manifest.input_size is None:
-            fits = tensor.shape[2] % 32 == 0 and tensor.shape[3] % 32 == 0 and min(tensor.shape[2:]) > 0
-        elif fits:
-            fits = tensor.shape[2:] == manifest.input_size
-        if not fits:
-            got = f"{tensor.shape} {tensor.dtype}" if isinstance(tensor, np.ndarray) else type(tensor).__name__
-            raise InputError(f"{manifest.name}: expected a tensor {expected}, got {got}")
-        if manifest.max_batch is not None and tensor.shape[0] > manifest.max_batch:
-            raise InputError(f"{manifest.name}: batch {tensor.shape[0]} is larger than {manifest.max_batch}")
 
     def close(self) -> None:
         """Give back the session's memory once the runs in progress are done. Closing twice is harmless."""

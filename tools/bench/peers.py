@@ -72,7 +72,8 @@ def rows(*, photo: Path | None, seconds: float) -> Iterator[Row]:
 def embed_subject(frame: ByteArray, detector: Detector, embedder: Embedder) -> FloatArray:
     """Our side: detect, align, embed the main face."""
     faces = detector.detect(frame).subject(*frame.shape[:2])
-    return embedder.embed(frame, faces.landmarks)[0]
+    embedding: FloatArray = embedder.embed(frame, faces.landmarks)[0]
+    return embedding
 
 
 def _opencv(yunet: Path, sface: Path) -> tuple[str, Pipeline]:
@@ -92,8 +93,7 @@ def _opencv(yunet: Path, sface: Path) -> tuple[str, Pipeline]:
             sizes[size] = cv2.FaceDetectorYN.create(str(yunet), "", size, 0.7, 0.3, 5000)
         _, faces = sizes[size].detect(frame)
         crop = recognizer.alignCrop(frame, faces[0])
-        feature: FloatArray = np.array(recognizer.feature(crop), np.float32)[0]
-        return feature
+        return np.array(recognizer.feature(crop), np.float32, ndmin=1).ravel()
 
     return f"OpenCV {cv2.__version__}", run
 

@@ -1,0 +1,111 @@
+"""Which runtime a model given by name runs on, and why: never the CPU in silence where a GPU was meant."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeface.errors import ConfigurationError, EngineError, InputError, MissingDependencyError, ModelNotFoundError
+from edgeface.home import engine_path, model_path
+from edgeface.manifest import read_manifest
+from edgeface.runtime.board import read_board
+from edgeface.runtime.engine import load_engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeface.runtime.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+RUNTIMES = ("auto", "tensorrt", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a model runs on.
+
+    Attributes:
+        runtime: ``tensorrt``, ``tensorrt-rtx`` or ``onnxruntime``.
+        reason: why, for people to read.
+        path: of the model file.
+    """
+
+    runtime: str
+    reason: str
+    path: Path
+
+
+def choose(
+    model: str | os.PathLike[str], *, precision: str = "fp32", runtime: str = "auto", threads: int | None = None
+) -> tuple[Engine, Choice]:
+    """Load a model on the runtime asked for, or on the best one here.
+
+    With ``auto``, a model given by name runs on TensorRT where `edgeface build` made an engine of that precision and
+    it loads, otherwise on onnxruntime; every reason for the latter but the absence of an engine is a logged warning.
+
+    Args:
+        model: a recipe's name, or the path of a model file with its manifest beside it.
+        precision: of a model given by name.
+        runtime: ``auto``, ``tensorrt`` or ``onnxruntime``; the latter two accept nothing else.
+        threads: CPU threads of one run with onnxruntime.
+
+    Raises:
+        InputError: `runtime` is none of these.
+        ModelNotFoundError: there is no such model, or no engine of it with ``tensorrt``.
+        ConfigurationError: a model file for another runtime than the one asked for.
+        Also all errors of `load_engine`.
+    """
+    if runtime not in RUNTIMES:
+        raise InputError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}")
+    if not isinstance(model, str) or "/" in model or "." in model:
+        return _given(model, runtime, threads)
+    engine_file = engine_path(model, precision)
+    if runtime == "tensorrt":
+        return load_engine(_present(engine_file, model, precision, "tensorrt")), Choice(
+            _runtime_of(engine_file), "asked for", engine_file
+        )
+    reason = "asked for"
+    if runtime == "auto":
+        if engine_file.exists():
+            try:
+                return load_engine(engine_file), Choice(
+                    _runtime_of(engine_file), "an engine for this machine is there", engine_file
+                )
+            except (EngineError, MissingDependencyError) as error:
+                reason = f"its TensorRT engine cannot run: {error}"
+                logger.warning("%s runs on the CPU: %s", model, reason)
+        else:
+            reason = f"there is no TensorRT engine {engine_file}; `{_build(model, precision)}` makes one"
+            level = logging.INFO if read_board() is None else logging.WARNING
+            logger.log(level, "%s runs on the CPU: %s", model, reason)
+    path = _present(model_path(model, precision), model, precision, "onnxruntime")
+    return load_engine(path, threads=threads), Choice("onnxruntime", reason, path)
+
+
+def _given(model: str | os.PathLike[str], runtime: str, threads: int | None) -> tuple[Engine, Choice]:
+    from pathlib import Path
+
+    path = Path(model)
+    made_for = _runtime_of(path)
+    if runtime != "auto" and not made_for.startswith(runtime):
+        raise ConfigurationError(f"{path}: a model for {made_for}, but the runtime {runtime} was asked for")
+    return load_engine(path, threads=threads), Choice(made_for, "the model file is for it", path)
+
+
+def _runtime_of(path: Path) -> str:
+    return read_manifest(path).runtime
+
+
+def _build(model: str, precision: str) -> str:
+    return f"edgeface build {model} --precision {precision} --runtime tensorrt"
+
+
+def _present(path: Path, model: str, precision: str, runtime: str) -> Path:
+    if path.exists():
+        return path
+    words = f"models fetch {model}" if precision == "fp32" else f"build {model} --precision {precision}"
+    mend = _build(model, precision) if runtime == "tensorrt" else f"edgeface {words}"
+    raise ModelNotFoundError(f"{path}: model {model!r} at precision {precision!r} is not there; run `{mend}`")

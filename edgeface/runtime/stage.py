@@ -1,0 +1,60 @@
+"""The engines of one recogniser together: opened, and opened again."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from edgeface.runtime.choice import choose
+from edgeface.runtime.reload import ReloadableEngine, check_exchange
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from edgeface.runtime.choice import Choice
+    from edgeface.runtime.engine import Engine
+
+
+class Stage:
+    """Loads several models by `choose`, and again on demand.
+
+    Args:
+        models: by the role that they play, a recipe's name or a model file each.
+        options: of `choose`, for all.
+        owned: closes the engines.
+
+    Attributes:
+        engines: by role.
+        runtimes: what was chosen, by role.
+    """
+
+    def __init__(
+        self, models: Mapping[str, str | os.PathLike[str]], options: Mapping[str, Any], owned: ExitStack
+    ) -> None:
+        self._models = dict(models)
+        self._options = dict(options)
+        self._lock = threading.Lock()
+        self.engines: dict[str, ReloadableEngine] = {}
+        self.runtimes: dict[str, Choice] = {}
+        for role, model in self._models.items():
+            engine, self.runtimes[role] = choose(model, **self._options)
+            self.engines[role] = owned.enter_context(ReloadableEngine(engine))
+
+    def reload(self) -> None:
+        """Load every model again, then exchange all engines; see `FaceRecognizer.reload`."""
+        with self._lock, ExitStack() as failed:
+            if any(getattr(held.current, "lost", None) for held in self.engines.values()):
+                # Only when the last engine of a lost context is gone can the GPU be opened again.
+                for held in self.engines.values():
+                    held.current.close()
+            loaded: dict[str, tuple[Engine, Choice]] = {}
+            for role, model in self._models.items():
+                loaded[role] = choose(model, **self._options)
+                failed.callback(loaded[role][0].close)
+                check_exchange(self.engines[role].manifest, loaded[role][0].manifest)
+            failed.pop_all()
+            for role, (engine, choice) in loaded.items():
+                self.engines[role].exchange(engine)
+                self.runtimes[role] = choice

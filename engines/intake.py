@@ -1,0 +1,94 @@
+"""Reads a model file for quantisation and refuses, by name, what cannot be quantised or compiled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeface.engines.graph import Graph, onnx
+from edgeface.errors import ModelError
+
+if TYPE_CHECKING:
+    from edgeface.engines.recipe import Recipe
+
+NEWEST_OPSET = 21  # newer operator sets changed operators; none of the supported runtimes needs one
+OLDEST_OPSET = 7
+CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
+
+
+def read_network(content: bytes, recipe: Recipe) -> Graph:
+    """The graph of an ONNX file.
+
+    Raises:
+        ModelError: not ONNX; external data; operators of another domain, with control flow or of a too new opset; weights
+            that are NaN or infinite; no layer with constant weights; inputs or outputs that are not the recipe's.
+    """
+    name = recipe.name
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # noqa: BLE001 - protobuf raises unrelated types for hostile bytes
+        raise ModelError(f"{name}: not an ONNX file: {str(error)[:200]}") from error
+    graph = model.graph
+    if not graph.node:
+        raise ModelError(f"{name}: not an ONNX file, or one without a single node ({len(content)} bytes)")
+    for item in graph.initializer:
+        if item.data_location == onnx.TensorProto.EXTERNAL:
+            where = next((entry.value for entry in item.external_data if entry.key == "location"), "?")
+            raise ModelError(
+                f"{name}: weight {item.name!r} lies in another file ({where!r}), which is not read; save the model as one "
+                "file: onnx.save(onnx.load(path), path, save_as_external_data=False)"
+            )
+    for node in graph.node:
+        if node.op_type in CONTROL_FLOW or any(a.HasField("g") or a.graphs for a in node.attribute):
+            raise ModelError(f"{name}: node {node.name!r} is {node.op_type}: control flow; export the network traced")
+        if node.domain not in ("", "ai.onnx"):
+            raise ModelError(
+                f"{name}: node {node.name!r} is {node.domain}.{node.op_type}; only standard ONNX operators are supported"
+            )
+    opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
+    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+        raise ModelError(
+            f"{name}: opset {opset}; expected {OLDEST_OPSET} to {NEWEST_OPSET}; export again with opset_version=17"
+        )
+    try:
+        onnx.checker.check_model(model)
+        result = Graph(model)
+    except Exception as error:  # noqa: BLE001 - onnx raises unrelated types
+        raise ModelError(f"{name}: not a valid ONNX file: {str(error)[:300]}") from error
+    _check_weights(result, name)
+    _check_signature(result, recipe)
+    return result
+
+
+def _check_weights(graph: Graph, name: str) -> None:
+    for key, value in graph.constants.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            # An upper or lower bound of a Clip may be infinite; a weight may not.
+            if value.size == 1 and not np.isnan(value).any():
+                continue
+            raise ModelError(f"{name}: weight {key!r} has {int((~np.isfinite(value)).sum())} NaN or infinite values")
+    quantised = [node.name for node in graph.nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    if quantised:
+        raise ModelError(f"{name}: already quantised (node {quantised[0]!r}); start from the float32 model")
+    if not graph.weighted():
+        raise ModelError(f"{name}: no Conv, Gemm or MatMul with constant weights: nothing to quantise")
+
+
+def _check_signature(graph: Graph, recipe: Recipe) -> None:
+    inputs = [item.name for item in graph.inputs]
+    if inputs != [recipe.input_name]:
+        raise ModelError(f"{recipe.name}: expected one input named {recipe.input_name!r}, the file has {inputs}")
+    missing = sorted(set(recipe.outputs.values()) - set(graph.output_names))
+    if missing:
+        raise ModelError(f"{recipe.name}: the file has no output {missing[0]!r}, it has {', '.join(graph.output_names)}")
+    if set(graph.output_names) & {*inputs}:
+        raise ModelError(f"{recipe.name}: an output is an input: not a network")
+    dims = graph.inputs[0].type.tensor_type.shape.dim
+    if len(dims) != 4 or dims[1].dim_value not in (0, 3):
+        raise ModelError(f"{recipe.name}: expected an input of shape (N, 3, H, W), the file has {len(dims)} axes")
+    fixed = tuple(d.dim_value for d in dims[2:])
+    if recipe.input_size is not None and any(size not in (0, want) for size, want in zip(fixed, recipe.input_size, strict=True)):
+        raise ModelError(f"{recipe.name}: the recipe says {recipe.input_size} (height, width), the file has {fixed}")
+    if recipe.input_size is None and any(fixed):
+        raise ModelError(f"{recipe.name}: the recipe says any input size, the file is fixed at {fixed}; write that size")

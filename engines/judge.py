@@ -1,0 +1,170 @@
+"""Measures a candidate engine against float32 and holds it to the recipe's limits: one judge per kind of model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeface.engines import limits as gate
+from edgeface.engines.material import check_people
+from edgeface.engines.session import BATCH, Runner
+from edgeface.engines.verify import compare_embedders, unit
+from edgeface.engines.verify_detector import compare_detectors, decode
+from edgeface.errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edgeface.engines.graph import Graph
+    from edgeface.engines.limits import Finding
+    from edgeface.engines.material import Material
+    from edgeface.engines.pictures import Inputs
+    from edgeface.engines.recipe import Recipe
+    from edgeface.engines.session import Tensors
+    from edgeface.engines.verify_detector import Found
+    from edgeface.runtime import Engine
+    from edgeface.types import FloatArray
+
+    #: Runs a network over pictures: outputs by meaning.
+    Run = Callable[["Tensors"], Mapping[str, "FloatArray"]]
+
+
+@dataclass
+class Verdict:
+    """What a judge says of one engine.
+
+    Attributes:
+        findings: limit by limit. figures: all that was measured.
+    """
+
+    findings: list[Finding]
+    figures: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        return all(finding.passed for finding in self.findings)
+
+
+def graph_run(recipe: Recipe, graph: Graph, tick: Callable[[int], None] | None = None) -> Run:
+    """Run a graph by the exact simulation."""
+    runner = Runner(graph, outputs=list(recipe.outputs.values()))
+
+    def run(tensors: Tensors) -> Mapping[str, FloatArray]:
+        values = runner.run(tensors, tick=tick)
+        return {meaning: values[name] for meaning, name in recipe.outputs.items()}
+
+    return run
+
+
+def engine_run(engine: Engine, tick: Callable[[int], None] | None = None) -> Run:
+    """Run a loaded engine, as firmware does."""
+    batch = min(engine.manifest.max_batch or BATCH, BATCH)
+
+    def run(tensors: Tensors) -> Mapping[str, FloatArray]:
+        parts = []
+        for start in range(0, len(tensors), batch):
+            parts.append(engine.run(tensors[start : start + batch]))
+            if tick is not None:
+                tick(min(batch, len(tensors) - start))
+        return {meaning: np.concatenate([part[meaning] for part in parts]) for meaning in parts[0]}
+
+    return run
+
+
+class EmbedderJudge:
+    """Judges embedders by the angle to float32 and by error rates."""
+
+    def __init__(self, recipe: Recipe, reference: Run, material: Material) -> None:
+        limits = recipe.limits
+        assert isinstance(limits, gate.EmbedderLimits)
+        self._limits, self._material = limits, material
+        calibration = unit(self._embeddings(recipe, reference(material.calibration)), f"{recipe.name} in float32")
+        material.facts["calibration_people_seen"] = check_people(calibration, recipe.name)
+        self._reference = unit(reference(material.held_out)["embedding"], f"{recipe.name} in float32")
+
+    @staticmethod
+    def _embeddings(recipe: Recipe, outputs: Mapping[str, FloatArray]) -> FloatArray:
+        raw = outputs["embedding"]
+        if raw.ndim != 2 or raw.shape[1] != recipe.dimension:
+            raise BuildError(
+                f"{recipe.name}: expected embeddings of shape (N, {recipe.dimension}), the network gives {raw.shape}: "
+                "not an embedder, or another than the recipe describes"
+            )
+        return raw
+
+    def measure(self, run: Run, *, int8_share: float, quantised: bool) -> Verdict:
+        """Measure on the held-out people."""
+        engine = unit(run(self._material.held_out)["embedding"], "the engine")
+        report = compare_embedders(self._reference, engine, self._material.people)
+        figures = asdict(report)
+        # A path inside the set, not the caller's folders: reports are passed around.
+        figures["worst"] = "/".join(self._material.paths[report.worst].parts[-2:])
+        return Verdict(gate.judge_embedder(report, int8_share, self._limits, quantised=quantised), figures)
+
+    @staticmethod
+    def error(reference: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> float:
+        """Mean and 99th percentile of 1 - cosine, added: what ranges are chosen by."""
+        a, b = reference["embedding"].astype(np.float64), outputs["embedding"].astype(np.float64)
+        if not np.isfinite(b).all():
+            return float("inf")
+        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        distance = 1.0 - (a * b).sum(axis=1) / np.maximum(norms, 1e-30)
+        return float(distance.mean() + np.percentile(distance, 99))
+
+
+class DetectorJudge:
+    """Judges detectors by the faces and points that float32 finds, and by what recognition makes of them."""
+
+    def __init__(self, recipe: Recipe, reference: Run, material: Material) -> None:
+        limits = recipe.limits
+        assert isinstance(limits, gate.DetectorLimits)
+        self._recipe, self._limits, self._material = recipe, limits, material
+        self._size = (material.held_out.pictures.shape[1], material.held_out.pictures.shape[2])
+        self._reference = self._faces(reference, material.held_out)
+
+    def _faces(self, run: Run, inputs: Inputs) -> list[Found]:
+        found: list[Found] = []
+        for start in range(0, len(inputs), BATCH):  # maps of many pictures are large: decode as they come
+            part = inputs[start : start + BATCH]
+            found += decode(self._recipe, run(part), self._size)
+        return found
+
+    def measure(self, run: Run, *, int8_share: float, quantised: bool) -> Verdict:
+        """Measure on the held-out frames."""
+        report = compare_detectors(self._reference, self._faces(run, self._material.held_out))
+        errors = np.array(report.point_errors)
+        figures = asdict(report) | {
+            "recall": report.recall,
+            "points_share": report.points_share(self._limits.points_error),
+            "point_error_mean": float(errors.mean()) if len(errors) else None,
+            "point_error_p99": float(np.percentile(errors, 99)) if len(errors) else None,
+        }
+        figures["point_errors"] = _rounded(errors)
+        return Verdict(gate.judge_detector(report, int8_share, self._limits, quantised=quantised), figures)
+
+    def error(self, reference: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> float:
+        """Missed faces, points out of bounds and their mean distance, added: what ranges are chosen by."""
+        size = self._size
+        if not all(np.isfinite(value).all() for value in outputs.values()):
+            return float("inf")
+        wanted = decode(self._recipe, reference, size)
+        if not any(len(boxes) for boxes, _, _ in wanted):
+            raise BuildError(f"{self._recipe.name}: no face in the calibration frames; give frames with people")
+        report = compare_detectors(wanted, decode(self._recipe, outputs, size))
+        mean = float(np.mean(report.point_errors)) if report.point_errors else 1.0
+        return (1 - report.recall) + (1 - report.points_share(self._limits.points_error)) * 0.1 + mean
+
+
+def _rounded(values: FloatArray) -> list[float]:
+    return [round(float(value), 5) for value in values]
+
+
+Judge = EmbedderJudge | DetectorJudge
+
+
+def make_judge(recipe: Recipe, reference: Run, material: Material) -> Judge:
+    """The judge of a recipe's kind."""
+    kind = EmbedderJudge if recipe.kind == "embedder" else DetectorJudge
+    return kind(recipe, reference, material)

@@ -1,0 +1,79 @@
+"""Runs ONNX graphs with onnxruntime while an engine is built: exact arithmetic, many pictures, any batch size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from edgeface.errors import BuildError, MissingDependencyError
+
+try:
+    import onnxruntime
+except ImportError as error:  # pragma: no cover - the message is tested with a blocked import
+    raise MissingDependencyError(f"building needs onnxruntime ({error}); install edgeface[build]") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from edgeface.engines.graph import Graph
+
+    Array = npt.NDArray[np.float32]
+
+
+class Tensors(Protocol):
+    """(N, 3, H, W) float32 pictures: an array, or something that makes them slice by slice."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: slice, /) -> Array: ...
+
+
+#: Pictures of one run where the network takes any batch: large enough to fill two cores, small enough for a board.
+BATCH = 8
+
+
+class Runner:
+    """A graph made ready to run over many pictures.
+
+    The Q/DQ nodes are computed as written, in float32, rather than fused to integer kernels: that is the arithmetic
+    which every runtime approximates, and on x86 without VNNI the fused kernels of onnxruntime saturate.
+    """
+
+    def __init__(self, graph: Graph, *, outputs: Sequence[str] | None = None) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        wanted = list(outputs or graph.output_names)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                graph.to_bytes(extra_outputs=wanted), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # noqa: BLE001 - onnxruntime raises unrelated types
+            raise BuildError(f"{graph.name}: onnxruntime cannot load the network: {str(error)[:400]}") from error
+        self._input = graph.input_name
+        self._wanted = wanted
+        batch = self._session.get_inputs()[0].shape[0]
+        self.batch = batch if isinstance(batch, int) and batch > 0 else BATCH
+
+    def batches(self, tensors: Tensors, *, tick: Callable[[int], None] | None = None) -> Iterator[dict[str, Array]]:
+        """The outputs of (N, 3, H, W) float32 pictures, batch by batch; a last batch is padded and cut."""
+        for start in range(0, len(tensors), self.batch):
+            part = tensors[start : start + self.batch]
+            count = len(part)
+            if count < self.batch:
+                part = np.concatenate([part, np.repeat(part[-1:], self.batch - count, axis=0)])
+            try:
+                values = self._session.run(self._wanted, {self._input: part})
+            except Exception as error:  # noqa: BLE001 - onnxruntime raises unrelated types
+                raise BuildError(f"onnxruntime failed while it ran the network: {str(error)[:400]}") from error
+            yield {name: value[:count] for name, value in zip(self._wanted, values, strict=True)}
+            if tick is not None:
+                tick(count)
+
+    def run(self, tensors: Tensors, *, tick: Callable[[int], None] | None = None) -> dict[str, Array]:
+        """The outputs of all pictures at once; for small outputs."""
+        parts = list(self.batches(tensors, tick=tick))
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._wanted}

@@ -1,0 +1,132 @@
+"""The public surface, word by word: what stands here is what users build on, and changing it is a decision."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from enum import Enum
+
+import edgeface
+
+NAMES = [
+    "Decision", "Detector", "Embedder", "Engine", "FaceRecognizer", "Faces", "Gallery", "Matches", "Person",
+    "Recognition", "Verification", "align_faces", "errors", "load_engine",
+]  # fmt: skip
+
+SIGNATURES = """
+Detector(engine, *, max_side_px=640, min_score=0.7, max_overlap=0.3, max_faces=100)
+Detector.detect(self, frame)
+Embedder(engine, *, max_batch=None)
+Embedder.dimension
+Embedder.embed(self, frame, landmarks)
+Embedder.model_id
+Embedder.prepare(self, frame, landmarks)
+Embedder.run(self, tensor)
+Engine.close(self)
+Engine.run(self, tensor)
+FaceRecognizer(detector, embedder, gallery, policy)
+FaceRecognizer.close(self)
+FaceRecognizer.enroll(self, name, photos)
+FaceRecognizer.open(gallery, *, detector='yunet', embedder='sface', precision='fp32', fmr=None, threshold=None, margin=None, max_side_px=640, threads=None)
+FaceRecognizer.recognize(self, frame, *, stages_ms=None)
+FaceRecognizer.verify(self, a, b)
+Faces(boxes, scores, landmarks)
+Faces.empty()
+Faces.sizes
+Faces.subject(self, height, width)
+Gallery(store, *, exact_up_to, progress)
+Gallery.add(self, name, embeddings, *, qualities=None, source_hashes=None, metadata=None)
+Gallery.backup(self, path)
+Gallery.close(self)
+Gallery.dimension
+Gallery.export(self, path)
+Gallery.import_(self, path)
+Gallery.model_id
+Gallery.open(path, *, model_id, dimension=0, template='int8', busy_timeout_ms=5000, exact_up_to=None, progress=None)
+Gallery.path
+Gallery.people(self)
+Gallery.remove(self, name)
+Gallery.rename(self, old, new)
+Gallery.search(self, probes, *, k=5)
+Gallery.stats(self)
+Gallery.template
+Gallery.wait_for_index(self, timeout_s=None)
+Matches(person_ids, names, similarities)
+Matches.margin
+Person(person_id, name, templates, metadata, created, updated)
+Recognition(name, person_id, decision, similarity, margin, box, score, landmarks, matches)
+Verification(match, similarity, threshold, fmr)
+align_faces(frame, landmarks, *, size_px=112)
+load_engine(path, *, threads=None)
+"""
+
+ERRORS = [
+    "BuildError", "ClosedError", "ConfigurationError", "EdgefaceError", "EngineError", "EngineIncompatibleError",
+    "EnrolmentError", "GalleryBusyError", "GalleryCorruptError", "GalleryError", "GalleryFormatError",
+    "GalleryKeyError", "GalleryMismatchError", "GateError", "InferenceError", "InputError", "MissingDependencyError",
+    "ModelError", "ModelFetchError", "ModelIntegrityError", "ModelNotFoundError", "PersonExistsError",
+    "PersonNotFoundError", "RecipeError",
+]  # fmt: skip
+
+
+def described(name: str, value: object) -> list[str]:
+    """A line for the name itself and for each public member."""
+
+    def text(of: object) -> str:
+        signature = inspect.signature(of)  # type: ignore[arg-type]  # callable, as the caller knows
+        plain = [one.replace(annotation=inspect.Parameter.empty) for one in signature.parameters.values()]
+        return str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty))
+
+    if not isinstance(value, type):
+        return [name + text(value)] if callable(value) else []
+    if issubclass(value, Enum):
+        return []
+    protocol = bool(getattr(value, "_is_protocol", False))
+    lines = [] if protocol else [name + text(value)]
+    for member, found in sorted(vars(value).items()):
+        if member.startswith("_"):
+            continue
+        if isinstance(found, property):
+            lines.append(f"{name}.{member}")
+        elif callable(getattr(value, member)):
+            lines.append(f"{name}.{member}{text(getattr(value, member))}")
+    return lines
+
+
+def test_the_names_are_these() -> None:
+    assert edgeface.__all__ == NAMES
+    assert sorted(set(edgeface.__all__)) == edgeface.__all__
+    for name in NAMES:
+        assert hasattr(edgeface, name)
+
+
+def test_the_signatures_are_these() -> None:
+    lines = [line for name in NAMES for line in described(name, getattr(edgeface, name))]
+    assert "\n".join(lines).strip() == SIGNATURES.strip()
+
+
+def test_the_errors_are_these() -> None:
+    found = sorted(name for name, value in vars(edgeface.errors).items() if isinstance(value, type))
+    assert found == ERRORS
+
+
+def test_decisions_are_these() -> None:
+    assert [str(member) for member in edgeface.Decision] == ["match", "unknown", "ambiguous"]
+
+
+def test_every_public_name_and_method_is_documented() -> None:
+    for name in NAMES:
+        value = getattr(edgeface, name)
+        assert inspect.getdoc(value), name
+        if isinstance(value, type) and not issubclass(value, Enum):
+            for member, found in vars(value).items():
+                if not member.startswith("_") and not dataclasses.is_dataclass(found) and (
+                    isinstance(found, (property, classmethod, staticmethod)) or inspect.isfunction(found)
+                ):
+                    assert inspect.getdoc(getattr(value, member)), f"{name}.{member}"
+
+
+def test_results_cannot_be_changed() -> None:
+    for name in ("Faces", "Matches", "Recognition", "Verification", "Person"):
+        assert dataclasses.fields(getattr(edgeface, name))
+        assert getattr(edgeface, name).__dataclass_params__.frozen

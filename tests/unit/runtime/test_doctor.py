@@ -1,0 +1,264 @@
+"""`edgeface doctor`: every fault is produced, named and given its command; the exit code is that of the worst."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from fake_jetson import BUILD, Jetson
+
+from edgeface import Gallery
+from edgeface.tools import checks_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@dataclass
+class Board:
+    """A root folder of a made-up board, and the doctor on it."""
+
+    root: Path
+    models: Path
+    cli: Callable[..., Any]
+
+    def write(self, name: str, text: str) -> None:
+        (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / name).write_text(text)
+
+    def see(self, *words: str) -> tuple[int, dict[str, dict[str, str]]]:
+        """Exit code, and findings by name."""
+        ran = self.cli("doctor", "--json", "--root", self.root, *words)
+        assert ran.err == ""
+        findings = json.loads(ran.out)["findings"]
+        for finding in findings:
+            assert (finding["state"] == "good") == (finding["mend"] == ""), finding
+        return ran.code, {finding["name"]: finding for finding in findings}
+
+
+@pytest.fixture
+def board(
+    jetson: Jetson, tmp_path: Path, model_home: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Any]
+) -> Board:
+    """An Orin with JetPack 6.2 on which everything is well."""
+    models = tmp_path / "home" / "models"
+    models.mkdir(parents=True)
+    for file in (model_home / "models").iterdir():
+        (models / file.name).symlink_to(file.resolve())
+    monkeypatch.setenv("EDGEFACE_HOME", str(models.parent))
+    monkeypatch.delenv("EDGEFACE_GALLERY", raising=False)
+    jetson.folder = models
+    jetson.write()
+    root = tmp_path / "root"
+    made = Board(root, models, cli)
+    made.write("etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic, EABI: aarch64\n")
+    made.write("proc/device-tree/model", "NVIDIA Jetson Orin NX\0")
+    made.write("proc/meminfo", "MemTotal: 8000000 kB\nMemAvailable:    4000000 kB\n")
+    made.write("var/lib/nvpmodel/status", "pmode:0002\n")
+    made.write("sys/class/devfreq/17000000.gpu/cur_freq", "306000000\n")
+    made.write("sys/class/devfreq/17000000.gpu/max_freq", "918000000\n")
+    build = "Video I/O:\n    GStreamer:                   YES (1.20.3)\n"
+    monkeypatch.setitem(
+        sys.modules,
+        "cv2",
+        SimpleNamespace(__version__="4.10.0", __file__="/usr/lib/cv2.so", getBuildInformation=lambda: build),
+    )
+    return made
+
+
+def test_all_well(board: Board) -> None:
+    code, findings = board.see()
+    assert code == 0
+    assert findings["board"]["says"] == "NVIDIA Jetson Orin NX"
+    assert findings["jetpack"]["says"] == "6.2 (L4T 36.4.3)"
+    assert findings["power"]["says"].startswith("nvpmodel mode 2, GPU at 306 of 918 MHz")
+    assert findings["gpu"]["says"] == "Orin, compute capability 8.7, 8192 MB, driver for CUDA 12.6"
+    assert findings["tensorrt"]["says"] == "10.3.0"
+    assert findings["engine tones.fp32.engine"]["says"].endswith("fits this machine")
+
+
+def test_the_report_for_people(board: Board) -> None:
+    board.write("var/lib/nvpmodel/status", "")
+    ran = board.cli("doctor", "--root", board.root)
+    assert ran.code == 3
+    assert "ok      jetpack: 6.2" in ran.out
+    assert "WARNING power: the power mode cannot be read\n        mend: sudo systemctl restart nvpmodel" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "name", "state", "says"),
+    [
+        ("etc/nv_tegra_release", "# R35 (release), REVISION: 4.1,", "jetpack", "warning", "not known (L4T 35.4.1)"),
+        (
+            "var/lib/dpkg/status",
+            "Package: nvidia-jetpack\nStatus: ok\nVersion: 5.1.2-b104\n",
+            "jetpack",
+            "fault",
+            "5.1.2",
+        ),
+        ("var/lib/nvpmodel/status", "", "power", "warning", "cannot be read"),
+        ("proc/meminfo", "MemAvailable: 900000 kB\n", "memory", "warning", "878 MB free"),
+        ("proc/meminfo", "MemAvailable: 90000 kB\n", "memory", "fault", "87 MB free"),
+        ("proc/meminfo", "", "memory", "warning", "cannot be read"),
+    ],
+)
+def test_the_board(board: Board, file: str, text: str, name: str, state: str, says: str) -> None:
+    board.write(file, text)
+    code, findings = board.see()
+    assert findings[name]["state"] == state
+    assert says in findings[name]["says"]
+    assert code == {"warning": 3, "fault": 4}[state]
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "state", "mend"),
+    [
+        ("tensorrt", "tensorrt", "fault", "jetson/setup.sh"),
+        ("pycuda.driver", "gpu", "fault", "jetson/setup.sh"),
+        ("cv2", "opencv", "fault", "jetson/setup.sh"),
+        ("onnxruntime", "onnxruntime", "warning", "-m pip install onnxruntime"),
+    ],
+)
+def test_a_package_that_is_not_there(
+    board: Board, monkeypatch: pytest.MonkeyPatch, package: str, name: str, state: str, mend: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    code, findings = board.see()
+    assert findings[name]["state"] == state
+    assert mend in findings[name]["mend"]
+    assert code in (3, 4)
+    if name in ("tensorrt", "gpu"):
+        assert findings["engine tones.fp32.engine"]["says"].startswith("cannot run: ")
+
+
+def test_an_opencv_that_shadows_jetpacks(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["cv2"], "getBuildInformation", lambda: "GStreamer:   NO")
+    _, findings = board.see()
+    assert findings["opencv"]["state"] == "warning"
+    assert "pip uninstall -y opencv-python" in findings["opencv"]["mend"]
+
+
+def test_the_slow_kernels(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeface import kernels
+
+    monkeypatch.setattr(kernels, "IMPLEMENTATION", "python")
+    assert board.see()[1]["kernels"]["mend"] == "unset EDGEFACE_KERNELS"
+
+
+@pytest.mark.parametrize(("free_mb", "state"), [(500, "warning"), (50, "fault")])
+def test_a_full_disk(board: Board, monkeypatch: pytest.MonkeyPatch, free_mb: int, state: str) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free_mb << 20))
+    assert board.see()[1]["disk"]["state"] == state
+
+
+def test_models(board: Board) -> None:
+    (board.models / "yunet.fp32.onnx").unlink()
+    whole = (board.models / "sface.fp32.onnx").read_bytes()
+    (board.models / "sface.fp32.onnx").unlink()
+    (board.models / "sface.fp32.onnx").write_bytes(whole[:-9])
+    code, findings = board.see()
+    assert code == 4
+    assert findings["model yunet"]["mend"] == "edgeface models fetch yunet"
+    assert findings["model sface"]["mend"] == "edgeface models fetch sface --force"
+
+
+def test_engines(board: Board, jetson: Jetson) -> None:
+    jetson.write(build={**BUILD, "tensorrt": "8.6.1"})
+    jetson.write(name="broken.fp32.engine").write_bytes(b"x")
+    (board.models / "bare.fp32.engine").write_bytes(b"x")
+    code, findings = board.see()
+    assert code == 4
+    assert "built by TensorRT 8.6.1, here is 10.3.0" in findings["engine tones.fp32.engine"]["says"]
+    assert findings["engine tones.fp32.engine"]["mend"] == "edgeface build tones --precision fp32 --runtime tensorrt"
+    assert "sha256" in findings["engine broken.fp32.engine"]["says"]
+    assert "no manifest" in findings["engine bare.fp32.engine"]["says"]
+    assert findings["engine bare.fp32.engine"]["mend"] == "edgeface build bare --runtime tensorrt"
+
+
+def test_a_board_without_engines(board: Board) -> None:
+    for file in board.models.glob("*.engine*"):
+        file.unlink()
+    code, findings = board.see()
+    assert (code, findings["engines"]["state"]) == (3, "warning")
+    assert "edgeface build sface --runtime tensorrt" in findings["engines"]["mend"]
+
+
+def test_no_board_and_no_engine_is_no_fault(board: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for file in board.models.glob("*.engine*"):
+        file.unlink()
+    shutil.rmtree(board.root / "etc")
+    board.write("proc/device-tree/model", "A desk")
+    for package in ("tensorrt", "pycuda.driver"):
+        monkeypatch.setitem(sys.modules, package, None)
+    code, findings = board.see()
+    assert code == 0
+    assert findings["gpu"]["says"].startswith("none in use: ")
+
+
+def test_a_driver_that_fails(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeface.errors import EngineError
+    from edgeface.runtime import cuda
+
+    def fail(driver: Any) -> Any:
+        raise EngineError("CUDA call cuDeviceGet failed: unknown error")
+
+    monkeypatch.setattr(cuda, "gpu_facts", fail)
+    findings = {finding.name: finding for finding in checks_machine.gpu(wanted=True)}
+    assert (findings["gpu"].state, findings["gpu"].mend) == ("fault", "sudo reboot")
+
+
+def test_galleries(board: Board, tmp_path: Path) -> None:
+    path = tmp_path / "kiosk.gallery"
+    assert board.see("--gallery", str(path))[1]["gallery"]["state"] == "warning"
+    with Gallery.open(path, model_id="m", dimension=8) as gallery:
+        gallery.add("ada", np.eye(1, 8, dtype=np.float32))
+    assert "1 people, 1 templates, whole" in board.see("--gallery", str(path))[1]["gallery"]["says"]
+    for extra in tmp_path.glob("kiosk.gallery-*"):
+        extra.unlink()
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+    damaged = board.see("--gallery", str(path))[1]["gallery"]
+    assert (damaged["state"], damaged["mend"]) == ("fault", f"edgeface gallery check --repair --gallery {path}")
+    path.write_bytes(b"no gallery at all" * 1000)
+    assert board.see("--gallery", str(path))[1]["gallery"]["state"] == "fault"
+
+
+class Camera:
+    """Stands for cv2.VideoCapture: address 'good' gives a frame, 'mute' opens and gives none."""
+
+    def __init__(self, source: Any, kind: int = 0) -> None:
+        self.source = source
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return self.source in ("good", "mute")
+
+    def read(self) -> tuple[bool, Any]:
+        return (True, np.zeros((720, 1280, 3), np.uint8)) if self.source == "good" else (False, None)
+
+    def release(self) -> None:
+        self.source = ""
+
+
+@pytest.mark.parametrize(
+    ("source", "state", "says"),
+    [
+        ("good", "good", "1280 x 720 px"),
+        ("mute", "fault", "gives no frame"),
+        ("rtsp://nowhere", "fault", "gives no frame"),
+        ("/dev/no-such-camera", "fault", "no such camera"),
+        ("977", "fault", "/dev/video977: no such camera"),
+    ],
+)
+def test_cameras(board: Board, source: str, state: str, says: str) -> None:
+    vars(sys.modules["cv2"]).update(VideoCapture=Camera, CAP_ANY=0, CAP_GSTREAMER=1800)
+    finding = board.see("--camera", source)[1]["camera"]
+    assert finding["state"] == state
+    assert says in finding["says"]
