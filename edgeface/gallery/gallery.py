@@ -12,6 +12,7 @@ from edgeface.errors import GalleryError, GalleryKeyError, InputError
 from edgeface.gallery import copies, exchange, snapshot
 from edgeface.gallery.index import Index, Searcher, machine
 from edgeface.gallery.nearest import nearest_people
+from edgeface.gallery.options import check_options
 from edgeface.gallery.person import Person, check_name, pack_metadata
 from edgeface.gallery.store import Store
 from edgeface.gallery.template_info import template_infos
@@ -93,7 +94,7 @@ class Gallery:
             GalleryBusyError: another process held the write lock too long; the message names it.
             GalleryError: the file cannot be created, read or written.
         """
-        _check_options(model_id, dimension, template, busy_timeout_ms, exact_up_to)
+        check_options(model_id, dimension, template, busy_timeout_ms, exact_up_to)
         store = Store(
             Path(path),
             model_id=model_id,
@@ -340,19 +341,3 @@ class Gallery:
 
 def _extent(graph: Graph, rows: Rows) -> tuple[int, int]:
     return len(graph), rows.used - len(rows)
-
-
-def _check_options(
-    model_id: object, dimension: object, template: object, busy_timeout_ms: int, exact_up_to: int | None
-) -> None:
-    if template not in ("int8", "float32"):
-        raise InputError(f"Gallery.open: template: expected 'int8' or 'float32', got {template!r}")
-    if model_id is not None:
-        if not isinstance(model_id, str) or not 1 <= len(model_id) <= 200:
-            raise InputError(f"Gallery.open: model_id: expected 1 to 200 characters, got {model_id!r}")
-        if not isinstance(dimension, int) or not 2 <= dimension <= 16384:
-            raise InputError(f"Gallery.open: dimension: expected 2 to 16384, got {dimension!r}")
-    if not 0 <= busy_timeout_ms <= 600_000:
-        raise InputError(f"Gallery.open: busy_timeout_ms: expected 0 to 600000, got {busy_timeout_ms}")
-    if exact_up_to is not None and exact_up_to < 0:
-        raise InputError(f"Gallery.open: exact_up_to: expected 0 or more, got {exact_up_to}")
