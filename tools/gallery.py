@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from edgeface.gallery import Gallery
 
 
+key_option = click.option(
+    "--key-file",
+    "key_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="EDGEFACE_GALLERY_KEY_FILE",
+    help="The key of an encrypted gallery (or set EDGEFACE_GALLERY_KEY_FILE).",
+)
+
+
 @click.group("gallery")
 def command() -> None:
     """Look after the people of a gallery.
@@ -23,20 +32,21 @@ def command() -> None:
     """
 
 
-def _open(path: Path) -> Gallery:
-    from edgeface.gallery import Gallery
+def _open(path: Path, key_file: Path | None) -> Gallery:
+    from edgeface.gallery import Gallery, key_from_file
 
     if not path.exists():
         raise EdgefaceError(f"{path}: no such gallery; `edgeface enroll NAME PHOTO...` makes one")
-    return Gallery.open(path, model_id=None)
+    return Gallery.open(path, model_id=None, key=None if key_file is None else key_from_file(key_file))
 
 
 @command.command("list")
 @gallery_option
+@key_option
 @json_option
-def list_people(gallery_path: Path, as_json: bool) -> None:
+def list_people(gallery_path: Path, key_file: Path | None, as_json: bool) -> None:
     """Show who is enrolled."""
-    with _open(gallery_path) as gallery:
+    with _open(gallery_path, key_file) as gallery:
         people = gallery.people()
     rows: list[dict[str, Any]] = [
         {
@@ -60,39 +70,53 @@ def list_people(gallery_path: Path, as_json: bool) -> None:
 @command.command("remove")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @gallery_option
-def remove(names: tuple[str, ...], gallery_path: Path) -> None:
+@key_option
+@click.option("--from-backups", is_flag=True, help="Also from every backup that `edgeface gallery backup` made.")
+def remove(names: tuple[str, ...], gallery_path: Path, key_file: Path | None, from_backups: bool) -> None:
     """Remove people with all their templates; their bytes in the file are overwritten."""
-    with _open(gallery_path) as gallery:
+    missed = []
+    with _open(gallery_path, key_file) as gallery:
         for name in names:
-            gallery.remove(name)
+            if from_backups:
+                missed += gallery.erase(name)
+            else:
+                gallery.remove(name)
             click.echo(f"{name}: removed")
+    for line in missed:
+        click.echo(f"not erased from {line}", err=True)
+    if missed:
+        sys.exit(1)
 
 
 @command.command("rename")
 @click.argument("old")
 @click.argument("new")
 @gallery_option
-def rename(old: str, new: str, gallery_path: Path) -> None:
+@key_option
+def rename(old: str, new: str, gallery_path: Path, key_file: Path | None) -> None:
     """Give a person another name."""
-    with _open(gallery_path) as gallery:
+    with _open(gallery_path, key_file) as gallery:
         click.echo(f"{old}: now {gallery.rename(old, new).name}")
 
 
 @command.command("export")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @gallery_option
-def export(file: Path, gallery_path: Path) -> None:
+@key_option
+@click.option("--plaintext", is_flag=True, help="Needed for an encrypted gallery: the export is not encrypted.")
+def export(file: Path, gallery_path: Path, key_file: Path | None, plaintext: bool) -> None:
     """Write everybody to a portable FILE. It holds templates: keep it as safe as the gallery."""
-    with _open(gallery_path) as gallery:
-        click.echo(f"{file}: {gallery.export(file)} people")
+    with _open(gallery_path, key_file) as gallery:
+        click.echo(f"{file}: {gallery.export(file, plaintext=plaintext)} people")
 
 
 @command.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @gallery_option
-def import_people(file: Path, gallery_path: Path) -> None:
+@key_option
+def import_people(file: Path, gallery_path: Path, key_file: Path | None) -> None:
     """Add everybody of an exported FILE, or nobody; the gallery is made when there is none."""
-    from edgeface.gallery import Gallery
+    from edgeface.gallery import Gallery, key_from_file
     from edgeface.gallery.exchange import describe
 
     model_id, dimension, encoding, _ = describe(file)
@@ -101,6 +125,7 @@ def import_people(file: Path, gallery_path: Path) -> None:
         model_id=model_id,
         dimension=dimension,
         template="int8" if encoding == "int8" else "float32",
+        key=None if key_file is None else key_from_file(key_file),
     ) as gallery:
         click.echo(f"{gallery_path}: {gallery.import_(file)} people added")
 
@@ -132,19 +157,34 @@ def check(gallery_path: Path, repair: bool, as_json: bool) -> None:
 @command.command("backup")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @gallery_option
-def backup(file: Path, gallery_path: Path) -> None:
+@key_option
+def backup(file: Path, gallery_path: Path, key_file: Path | None) -> None:
     """Copy the gallery to FILE while it is in use. It holds templates: keep it as safe as the gallery."""
-    with _open(gallery_path) as gallery:
+    with _open(gallery_path, key_file) as gallery:
         gallery.backup(file)
     click.echo(f"{file}: written, {file.stat().st_size} bytes")
 
 
+@command.command("rotate-key")
+@click.argument("new_key_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@gallery_option
+@key_option
+def rotate_key(new_key_file: Path, gallery_path: Path, key_file: Path | None) -> None:
+    """Encrypt the gallery with the key in NEW_KEY_FILE from now on."""
+    from edgeface.gallery import key_from_file
+
+    with _open(gallery_path, key_file) as gallery:
+        gallery.rotate_key(key_from_file(new_key_file))
+    click.echo(f"{gallery_path}: the key is now the one in {new_key_file}")
+
+
 @command.command("stats")
 @gallery_option
+@key_option
 @json_option
-def stats(gallery_path: Path, as_json: bool) -> None:
+def stats(gallery_path: Path, key_file: Path | None, as_json: bool) -> None:
     """Show sizes and figures."""
-    with _open(gallery_path) as gallery:
+    with _open(gallery_path, key_file) as gallery:
         figures = gallery.stats()
     if as_json:
         print_json(figures)

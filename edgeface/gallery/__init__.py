@@ -2,5 +2,6 @@
 
 from edgeface.gallery.gallery import Gallery
 from edgeface.gallery.person import Person
+from edgeface.gallery.vault import key_from_credential, key_from_environment, key_from_file
 
-__all__ = ["Gallery", "Person"]
+__all__ = ["Gallery", "Person", "key_from_credential", "key_from_environment", "key_from_file"]

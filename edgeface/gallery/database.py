@@ -285,3 +285,14 @@ def _describe(pid: int) -> str:
         return str(pid)
     # The program only: arguments may carry names.
     return f"{pid} ({' '.join(word.decode(errors='replace') for word in words[:1])})"
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A plain connection to an existing file, for copies and repairs."""
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None)
+
+
+def unlink_family(path: Path) -> None:
+    """Delete a file with everything that SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

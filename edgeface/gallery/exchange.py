@@ -11,16 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeface.errors import (
-    GalleryError,
-    GalleryFormatError,
-    GalleryMismatchError,
-    InputError,
-    PersonExistsError,
-)
+from edgeface.errors import GalleryError, GalleryFormatError, GalleryMismatchError, InputError, PersonExistsError
 from edgeface.gallery.database import sync_folder
 from edgeface.gallery.person import check_name, pack_metadata
-from edgeface.gallery.store import TemplateInfo, prune
+from edgeface.gallery.store import prune
+from edgeface.gallery.template_info import TemplateInfo
 from edgeface.gallery.vectors import UNIT_TOLERANCE, Codec, check_stored
 
 if TYPE_CHECKING:
@@ -76,13 +71,13 @@ def write(store: Store, path: Path) -> int:
                 "templates": [],
             }
         people.extend(by_id.values())
-        for template_id, person_id, data, checksum, quality, source, created in connection.execute(
-            "SELECT template_id, person_id, data, checksum, quality, source_hash, created_ms FROM templates "
-            "ORDER BY person_id, template_id"
+        for template_id, person_id, data, checksum, wrapped, quality, source, created in connection.execute(
+            "SELECT template_id, person_id, data, checksum, wrapped, quality, source_hash, created_ms "
+            "FROM templates LEFT JOIN person_keys USING (person_id) ORDER BY person_id, template_id"
         ):
-            check_stored(template_id, person_id, data, checksum, store.codec.size)
+            check_stored(template_id, person_id, data, checksum, store.stored_bytes)
             by_id[person_id]["templates"].append({"quality": quality, "source_hash": source, "created_ms": created})
-            blobs.append(data)
+            blobs += store.opened([(template_id, person_id, data, checksum, wrapped)])
     header = json.dumps(
         {
             "model_id": store.model_id,
@@ -223,14 +218,7 @@ def _person(given: object, where: str) -> tuple[str, str, int, int, list[Templat
                 raise GalleryFormatError(f"{where}: source_hash: expected up to 128 printable characters")
         infos.append(TemplateInfo(quality, source))
         times.append(_moment(one, "created_ms", where))
-    return (
-        name,
-        metadata,
-        _moment(given, "created_ms", where),
-        _moment(given, "updated_ms", where),
-        infos,
-        times,
-    )
+    return (name, metadata, _moment(given, "created_ms", where), _moment(given, "updated_ms", where), infos, times)
 
 
 def _moment(document: dict[str, Any], key: str, where: object) -> int:

@@ -8,14 +8,14 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from edgeface.errors import GalleryError, InputError
-from edgeface.gallery import care, exchange, snapshot
+from edgeface.errors import GalleryError, GalleryKeyError, InputError
+from edgeface.gallery import copies, exchange, snapshot
 from edgeface.gallery.index import Index, Searcher, machine
 from edgeface.gallery.nearest import nearest_people
+from edgeface.gallery.options import check_options
 from edgeface.gallery.person import Person, check_name, pack_metadata
-from edgeface.gallery.store import Store, TemplateInfo
+from edgeface.gallery.store import Store
+from edgeface.gallery.template_info import template_infos
 from edgeface.gallery.vectors import check_rows
 from edgeface.types import Matches
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from edgeface.gallery.graphs import Graph
     from edgeface.gallery.rows import Rows
+    from edgeface.gallery.vault import Key
     from edgeface.gallery.vectors import Encoding, FloatArray
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Gallery:
         busy_timeout_ms: int = 5000,
         exact_up_to: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        key: Key | None = None,
     ) -> Gallery:
         """Open a gallery file; create it with mode 0600 when absent.
 
@@ -81,31 +83,25 @@ class Gallery:
                 (hnswlib). None: the scan as long as it was measured to be the faster one on this machine.
             progress: called as progress(done, total) by the thread that builds the graph, while searches are
                 answered by the exact scan.
+            key: a function that returns the 32 bytes of the gallery's key, such as `key_from_file(path)`: templates
+                are then encrypted on disk. Once for a new file, and the same key at every later opening.
 
         Raises:
             GalleryMismatchError: the file holds templates of another model or size.
+            GalleryKeyError: the key is absent or wrong, or was given for a gallery that is not encrypted.
             GalleryFormatError: not a gallery, or written by a newer edgeface.
             GalleryCorruptError: the file is damaged.
             GalleryBusyError: another process held the write lock too long; the message names it.
             GalleryError: the file cannot be created, read or written.
         """
-        if template not in ("int8", "float32"):
-            raise InputError(f"Gallery.open: template: expected 'int8' or 'float32', got {template!r}")
-        if model_id is not None:
-            if not isinstance(model_id, str) or not 1 <= len(model_id) <= 200:
-                raise InputError(f"Gallery.open: model_id: expected 1 to 200 characters, got {model_id!r}")
-            if not isinstance(dimension, int) or not 2 <= dimension <= 16384:
-                raise InputError(f"Gallery.open: dimension: expected 2 to 16384, got {dimension!r}")
-        if not 0 <= busy_timeout_ms <= 600_000:
-            raise InputError(f"Gallery.open: busy_timeout_ms: expected 0 to 600000, got {busy_timeout_ms}")
-        if exact_up_to is not None and exact_up_to < 0:
-            raise InputError(f"Gallery.open: exact_up_to: expected 0 or more, got {exact_up_to}")
+        check_options(model_id, dimension, template, busy_timeout_ms, exact_up_to)
         store = Store(
             Path(path),
             model_id=model_id,
             dimension=dimension,
             encoding=template,
             busy_timeout_ms=busy_timeout_ms,
+            key=key,
         )
         try:
             gallery = cls(store, exact_up_to=exact_up_to, progress=progress)
@@ -135,6 +131,19 @@ class Gallery:
         """How templates are stored: ``int8`` or ``float32``."""
         return self._store.codec.encoding
 
+    @property
+    def encrypted(self) -> bool:
+        """Are templates encrypted on disk?"""
+        return self._store.vault is not None
+
+    def rotate_key(self, key: Key) -> None:
+        """Change the gallery's key, in one transaction; copies under the old key die with that key.
+
+        Other processes that have the gallery open must open it again with the new one. Raises GalleryKeyError.
+        """
+        self._store.rotate_key(key)
+        self._store.database.forget_deleted()
+
     def add(
         self,
         name: str,
@@ -161,16 +170,29 @@ class Gallery:
         rows = check_rows("Gallery.add", embeddings, self.dimension)
         if len(rows) == 0:
             raise InputError("Gallery.add: expected one embedding at least, got none")
-        infos = _infos(len(rows), qualities, source_hashes)
+        infos = template_infos(len(rows), qualities, source_hashes)
         packed = None if metadata is None else pack_metadata("Gallery.add", metadata)
         return self._store.add(name, self._store.codec.encode(rows), infos, packed)
 
     def remove(self, name: str) -> None:
-        """Remove a person with all templates; the bytes in the file are overwritten. Raises
-        PersonNotFoundError.
+        """Remove a person with all templates and their own key; the bytes in the file and its log are overwritten.
+
+        Copies elsewhere (backups, exports, what a flash disk keeps of old blocks) are beyond this call: see
+        `docs/security.md`. Raises PersonNotFoundError.
         """
         self._store.remove(check_name("Gallery.remove", name))
         self._store.database.forget_deleted()
+
+    def erase(self, name: str) -> list[str]:
+        """Remove a person here, from memory, and from every backup that this gallery made and that is still in place.
+
+        Returns one line for each backup that could not be reached; in an encrypted gallery `rotate_key` makes those
+        unreadable too. Exports are not known to the gallery. Raises PersonNotFoundError.
+        """
+        person_id = self._store.remove(check_name("Gallery.erase", name))
+        self._store.database.forget_deleted()
+        self._sync()  # wipes the rows in memory
+        return copies.erase_from_backups(self._store, person_id)
 
     def rename(self, old: str, new: str) -> Person:
         """Give a person another name; the id stays.
@@ -217,12 +239,20 @@ class Gallery:
             )
         return results
 
-    def export(self, path: str | os.PathLike[str]) -> int:
+    def export(self, path: str | os.PathLike[str], *, plaintext: bool = False) -> int:
         """Write everybody to a portable file (`docs/formats/gallery-export.md`), mode 0600; returns the
         people written.
 
-        The file appears whole or not at all; an existing one is replaced. Raises GalleryError.
+        The file appears whole or not at all; an existing one is replaced. It is not encrypted: an encrypted
+        gallery is exported only with `plaintext`.
+
+        Raises:
+            GalleryKeyError: the gallery is encrypted and `plaintext` is not set. GalleryError: it cannot be written.
         """
+        if self.encrypted and not plaintext:
+            raise GalleryKeyError(
+                f"{self.path}: is encrypted and an export is not; pass plaintext=True, or make a backup instead"
+            )
         return exchange.write(self._store, Path(path))
 
     def import_(self, path: str | os.PathLike[str]) -> int:
@@ -240,13 +270,13 @@ class Gallery:
 
         The copy is a gallery itself: restore it by putting it in the place of the lost file. Raises GalleryError.
         """
-        care.backup(self._store, Path(path))
+        copies.backup(self._store, Path(path))
 
     def stats(self) -> dict[str, Any]:
         """Figures for people and monitoring: numbers of people and templates, bytes on disk and in memory, index."""
         state = self._index.snapshot()
         return {
-            **care.stats(self._store),
+            **copies.stats(self._store),
             "memory_bytes": self._index.nbytes,
             "search": "exact scan" if state is None else f"graph ({state[0].kind}, ef {state[1]})",
         }
@@ -294,7 +324,7 @@ class Gallery:
     def _keep_index(self) -> None:
         """Write the graph beside the gallery, where it differs much from what is there."""
         state = self._index.snapshot()
-        if state is None:
+        if state is None or self.encrypted:  # links tell who resembles whom: an encrypted gallery keeps none
             return
         graph, ef, rows = state
         extent = _extent(graph, rows)
@@ -311,21 +341,3 @@ class Gallery:
 
 def _extent(graph: Graph, rows: Rows) -> tuple[int, int]:
     return len(graph), rows.used - len(rows)
-
-
-def _infos(count: int, qualities: Sequence[float] | None, source_hashes: Sequence[str] | None) -> list[TemplateInfo]:
-    for word, given in (("qualities", qualities), ("source_hashes", source_hashes)):
-        if given is not None and (isinstance(given, str) or len(given) != count):
-            raise InputError(f"Gallery.add: {word}: expected one for each of {count} embeddings, got {len(given)}")
-    scores: list[float | None] = [None] * count
-    if qualities is not None:
-        scores = [float(one) for one in qualities]
-        if not np.isfinite(np.array(scores, np.float64)).all():
-            raise InputError("Gallery.add: qualities: expected finite numbers")
-    hashes: list[str | None] = [None] * count
-    if source_hashes is not None:
-        for one in source_hashes:
-            if not isinstance(one, str) or not 1 <= len(one) <= 128 or not one.isprintable():
-                raise InputError("Gallery.add: source_hashes: expected texts of 1 to 128 printable characters")
-        hashes = list(source_hashes)
-    return [TemplateInfo(*pair) for pair in zip(scores, hashes, strict=True)]

@@ -44,7 +44,7 @@ _CHUNK = 16
 
 #: recall@1 of the graph against the exact scan on a sample, and how much faster it must be to be used.
 RECALL, GAIN = 0.999, 1.2
-_EFS = (48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_EFS = (48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 _SAMPLE = 1_000
 #: Cosine between a sample's probe and its template: low for a genuine comparison (SFace on LFW: 0.68 +- 0.11).
 _SAMPLE_COSINE = 0.55

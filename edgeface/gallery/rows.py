@@ -87,11 +87,7 @@ class Rows:
         return sum(int(getattr(self, name).nbytes) for name in _ARRAYS)
 
     def append(
-        self,
-        template_ids: IntArray,
-        person_ids: IntArray,
-        checksums: npt.NDArray[np.uint32],
-        rows: npt.NDArray[Any],
+        self, template_ids: IntArray, person_ids: IntArray, checksums: npt.NDArray[np.uint32], rows: npt.NDArray[Any]
     ) -> None:
         """Add rows; `template_ids` rise and lie above every id added before."""
         end = self.used + len(rows)

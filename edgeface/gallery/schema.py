@@ -80,8 +80,15 @@ CREATE TRIGGER person_removed AFTER DELETE ON people BEGIN
 END
 """
 
+_VERSION_2 = """
+CREATE TABLE person_keys (
+    person_id INTEGER PRIMARY KEY REFERENCES people (person_id) ON DELETE CASCADE,
+    wrapped BLOB NOT NULL
+) STRICT
+"""
+
 #: MIGRATIONS[i] takes a file from version i to i + 1.
-MIGRATIONS = (_VERSION_1,)
+MIGRATIONS = (_VERSION_1, _VERSION_2)
 VERSION = len(MIGRATIONS)
 
 

@@ -115,9 +115,13 @@ def cosines(probe: FloatArray, stored: RowArray) -> FloatArray:
     return result
 
 
+#: template id, person id: what a checksum starts with
+IDS = struct.Struct("<qq")
+
+
 def checksum(template_id: int, person_id: int, data: bytes) -> int:
     """CRC-32 of a template with the ids it belongs to: finds bit rot and rows that changed places."""
-    return zlib.crc32(data, zlib.crc32(struct.pack("<qq", template_id, person_id)))
+    return zlib.crc32(data, zlib.crc32(IDS.pack(template_id, person_id)))
 
 
 def check_stored(template_id: int, person_id: int, data: bytes, stored: int, size: int) -> None:

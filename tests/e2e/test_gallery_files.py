@@ -14,13 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edgeface.errors import (
-    GalleryBusyError,
-    GalleryCorruptError,
-    GalleryError,
-    GalleryFormatError,
-    InputError,
-)
+from edgeface.errors import GalleryBusyError, GalleryCorruptError, GalleryError, GalleryFormatError, InputError
 from edgeface.gallery import Gallery, schema
 
 if TYPE_CHECKING:
@@ -165,10 +159,7 @@ def _as_nobody(call: Callable[[], object]) -> str:
 
 
 def test_a_read_only_file_or_folder_and_a_wrong_owner_are_named(path: Path) -> None:
-    for folder in (
-        path.parent,
-        *path.parents,
-    ):  # the child must reach the file to be refused by the file itself
+    for folder in (path.parent, *path.parents):  # the child must reach the file to be refused by the file itself
         if folder.stat().st_uid == os.geteuid() and folder.name:
             folder.chmod(folder.stat().st_mode | 0o011)
     if os.geteuid() == 0:

@@ -59,11 +59,7 @@ def test_a_round_trip_keeps_everything_but_the_ids(gallery: Gallery, other: Gall
     other.add("first", unit_rows(1, 5))
     assert other.import_(file) == 2
     for before, after in zip(gallery.people(), other.people()[1:], strict=True):
-        assert (before.name, before.metadata, before.templates) == (
-            after.name,
-            after.metadata,
-            after.templates,
-        )
+        assert (before.name, before.metadata, before.templates) == (after.name, after.metadata, after.templates)
         assert (before.created, before.updated) == (after.created, after.updated)
     assert other.search(unit_rows(2)[1])[0].names[0] == "ada"
     again = tmp_path / "again.export"
@@ -93,9 +89,7 @@ def test_a_taken_name_stops_the_whole_import(gallery: Gallery, other: Gallery, t
     assert [one.name for one in other.people()] == ["Zoë"]
 
 
-def test_every_truncation_and_every_flipped_byte_is_refused(
-    gallery: Gallery, other: Gallery, tmp_path: Path
-) -> None:
+def test_every_truncation_and_every_flipped_byte_is_refused(gallery: Gallery, other: Gallery, tmp_path: Path) -> None:
     file = tmp_path / "out"
     gallery.export(file)
     whole = file.read_bytes()
@@ -145,9 +139,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], type[GalleryError]]
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_headers_are_refused_whole(
-    gallery: Gallery, other: Gallery, tmp_path: Path, kind: str
-) -> None:
+def test_hostile_headers_are_refused_whole(gallery: Gallery, other: Gallery, tmp_path: Path, kind: str) -> None:
     file = tmp_path / "out"
     gallery.export(file)
     change, error = HOSTILE[kind]
@@ -164,11 +156,7 @@ def test_hostile_payloads_are_refused(gallery: Gallery, other: Gallery, tmp_path
     file.write_bytes(rebuilt(whole, lambda h: None, cut=1))
     with pytest.raises(GalleryFormatError, match="expected 3 templates"):
         other.import_(file)
-    for filler in (
-        b"\0",
-        b"\x80",
-        b"\x7f",
-    ):  # no length, a component that int8 templates never have, far too long
+    for filler in (b"\0", b"\x80", b"\x7f"):  # no length, a component that int8 templates never have, far too long
         body = whole[: -32 - 128] + filler * 128
         file.write_bytes(body + hashlib.sha256(body).digest())
         with pytest.raises(GalleryFormatError, match="length"):

@@ -31,7 +31,7 @@ def rows(path: Path, units: Draw) -> npt.NDArray[np.float32]:
     with Gallery.open(path, model_id="m", dimension=128) as gallery, gallery._store.database.writing() as one:
         for number, coded in enumerate(gallery._store.codec.encode(rows)):
             person = gallery._store.insert_person(one, f"person {number}", "{}", 0, 0)
-            from edgeface.gallery.store import TemplateInfo
+            from edgeface.gallery.template_info import TemplateInfo
 
             gallery._store.insert_templates(one, person, coded[None], [TemplateInfo()], 0)
     return rows
@@ -69,9 +69,7 @@ def test_damaged_templates_are_named_and_removed(path: Path, rows: npt.NDArray[n
     assert check(path).problems == []
 
 
-def test_damaged_pages_are_left_behind_and_the_rest_is_kept(
-    path: Path, rows: npt.NDArray[np.float32]
-) -> None:
+def test_damaged_pages_are_left_behind_and_the_rest_is_kept(path: Path, rows: npt.NDArray[np.float32]) -> None:
     whole = path.read_bytes()
     page = 4096
     with closing(sqlite3.connect(path)) as connection:
@@ -127,9 +125,7 @@ def test_a_backup_taken_while_in_use_is_a_gallery(path: Path, rows: npt.NDArray[
     assert check(copy).problems == []
 
 
-def test_a_backup_that_cannot_be_written_leaves_nothing(
-    path: Path, rows: npt.NDArray[np.float32]
-) -> None:
+def test_a_backup_that_cannot_be_written_leaves_nothing(path: Path, rows: npt.NDArray[np.float32]) -> None:
     with Gallery.open(path, model_id="m", dimension=128) as gallery:
         with pytest.raises(GalleryError, match="cannot write the backup"):
             gallery.backup(path.parent / "no" / "folder")

@@ -14,13 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeface.errors import (
-    ClosedError,
-    GalleryMismatchError,
-    InputError,
-    PersonExistsError,
-    PersonNotFoundError,
-)
+from edgeface.errors import ClosedError, GalleryMismatchError, InputError, PersonExistsError, PersonNotFoundError
 from edgeface.gallery import Gallery
 
 if TYPE_CHECKING:

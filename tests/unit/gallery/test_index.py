@@ -196,11 +196,7 @@ def test_progress_is_told_and_closing_stops_the_work(kind: str, folder: Path, un
     with opened(folder, exact_up_to=1_000_000) as gallery:
         fill(gallery, units(PEOPLE * EACH, DIMENSION))
     gallery = Gallery.open(
-        folder / "g",
-        model_id="m",
-        dimension=DIMENSION,
-        exact_up_to=1000,
-        progress=lambda *step: told.append(step),
+        folder / "g", model_id="m", dimension=DIMENSION, exact_up_to=1000, progress=lambda *step: told.append(step)
     )
     assert gallery.wait_for_index(60)
     gallery.close()

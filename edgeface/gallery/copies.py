@@ -1,0 +1,102 @@
+"""Copies of a gallery: making them while it is in use, and erasing a person from them too."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeface.errors import GalleryError
+from edgeface.gallery import schema
+from edgeface.gallery.database import connect, sync_folder, translate, unlink_family
+
+if TYPE_CHECKING:
+    from edgeface.gallery.store import Store
+
+
+def backup(store: Store, target: Path) -> None:
+    """Copy the gallery, while it is in use, into one file that is there whole or not at all, mode 0600."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    unlink_family(temporary)
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        with contextlib.closing(connect(store.path)) as source, contextlib.closing(connect(temporary)) as copy:
+            source.backup(copy)  # all pages at once: one state of the file, and nobody has to wait for it
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, no -wal beside it
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        _remember(store, target)  # before it is there: a copy that is not remembered would not be erased from
+        os.replace(temporary, target)
+        sync_folder(target.parent)
+    except sqlite3.Error as error:
+        raise translate(error, store.path, 0) from error
+    except OSError as error:
+        raise GalleryError(f"{target}: cannot write the backup: {error.strerror}") from error
+    finally:
+        unlink_family(temporary)
+
+
+def _remember(store: Store, target: Path) -> None:
+    """Keep the copy's place, so that `erase` finds it."""
+    with store.database.writing() as connection:
+        row = connection.execute("SELECT value FROM settings WHERE key = 'backups'").fetchone()
+        known = set(json.loads(row[0])) if row else set()
+        known.add(str(target.resolve()))
+        connection.execute("INSERT OR REPLACE INTO settings VALUES ('backups', ?)", (json.dumps(sorted(known)),))
+
+
+def erase_from_backups(store: Store, person_id: int) -> list[str]:
+    """Remove a person from every copy that `backup` made; returns one line for each copy that was out of reach."""
+    missed = []
+    for path in (Path(one) for one in json.loads(store.setting("backups") or "[]")):
+        try:
+            with contextlib.closing(connect(path)) as copy:
+                identity = copy.execute("SELECT value FROM settings WHERE key = 'gallery_id'").fetchone()
+                if schema.stamp(copy)[0] != schema.APPLICATION_ID or identity != (store.gallery_id,):
+                    missed.append(f"{path}: is no copy of this gallery any more")
+                    continue
+                copy.execute("PRAGMA foreign_keys = ON")
+                copy.execute("PRAGMA secure_delete = ON")
+                copy.execute("PRAGMA synchronous = EXTRA")
+                copy.execute("DELETE FROM people WHERE person_id = ?", (person_id,))
+        except (sqlite3.Error, OSError) as error:
+            missed.append(f"{path}: {error}")
+    return missed
+
+
+def stats(store: Store) -> dict[str, Any]:
+    """Figures of an open gallery: see `Gallery.stats`."""
+    with store.database.reading() as connection:
+        people, templates = (
+            int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]) for table in ("people", "templates")
+        )
+        most = connection.execute(
+            "SELECT max(n) FROM (SELECT count(*) AS n FROM templates GROUP BY person_id)"
+        ).fetchone()[0]
+        seq = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'").fetchone()
+        quality = connection.execute("SELECT avg(quality) FROM templates").fetchone()[0]
+    sizes = {}
+    for word, suffix in (("file", ""), ("log", "-wal"), ("index", ".index")):
+        beside = store.path.with_name(store.path.name + suffix)
+        sizes[f"{word}_bytes"] = beside.stat().st_size if beside.exists() else 0
+    return {
+        "path": str(store.path),
+        "gallery_id": store.gallery_id,
+        "model_id": store.model_id,
+        "dimension": store.codec.dimension,
+        "template": store.codec.encoding,
+        "encrypted": store.vault is not None,
+        "schema_version": schema.VERSION,
+        "people": people,
+        "templates": templates,
+        "most_templates_of_one": int(most or 0),
+        "mean_quality": quality,
+        "changes": int(seq[0]) if seq else 0,
+        **sizes,
+    }

@@ -1,0 +1,42 @@
+"""What is known of a template besides its components, and the checks of what callers say about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeface.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class TemplateInfo:
+    """What is known of one template besides its components."""
+
+    quality: float | None = None
+    source_hash: str | None = None
+
+
+def template_infos(
+    count: int, qualities: Sequence[float] | None, source_hashes: Sequence[str] | None
+) -> list[TemplateInfo]:
+    """One for each of `count` embeddings. Raises InputError."""
+    for word, given in (("qualities", qualities), ("source_hashes", source_hashes)):
+        if given is not None and (isinstance(given, str) or len(given) != count):
+            raise InputError(f"Gallery.add: {word}: expected one for each of {count} embeddings, got {len(given)}")
+    scores: list[float | None] = [None] * count
+    if qualities is not None:
+        scores = [float(one) for one in qualities]
+        if not np.isfinite(np.array(scores, np.float64)).all():
+            raise InputError("Gallery.add: qualities: expected finite numbers")
+    hashes: list[str | None] = [None] * count
+    if source_hashes is not None:
+        for one in source_hashes:
+            if not isinstance(one, str) or not 1 <= len(one) <= 128 or not one.isprintable():
+                raise InputError("Gallery.add: source_hashes: expected texts of 1 to 128 printable characters")
+        hashes = list(source_hashes)
+    return [TemplateInfo(*pair) for pair in zip(scores, hashes, strict=True)]
