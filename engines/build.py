@@ -1,4 +1,4 @@
-"""Builds an engine: calibrate, quantise, hold against float32, write it or refuse. The order of the steps stands here."""
+"""Builds an engine: calibrate, quantise, hold against float32, write it or refuse. The steps' order stands here."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ def build(recipe: Recipe, options: Options, *, detector: Detector | None = None,
         report = store(folder, recipe, final.precision, None, document)
         worst = "; ".join(f"{f.name} {f.value:.4f}, limit {f.limit:g}" for f in final.verdict.findings if not f.passed)
         raise GateError(
-            f"{recipe.name}: {final.precision} fails the recipe's limits: {worst}. No engine was written; the report is "
-            f"{report}"
+            f"{recipe.name}: {final.precision} fails the recipe's limits: {worst}. No engine was written; "
+            f"the report is {report}"
         )
     artefact = _artefact(recipe, source, options, final, document, clock.stage)
     document["file"] = {"name": artefact.manifest.file, "bytes": len(artefact.content), "fp32_bytes": len(fp32)}
@@ -304,5 +304,3 @@ class _Clock:
         for (title, start), end in zip(self._marks, ends, strict=True):
             total[title] = round(total.get(title, 0.0) + end - start, 2)
         return total | {"total": round(time.perf_counter() - self._marks[0][1], 2)} if self._marks else {}
-
-

@@ -106,8 +106,8 @@ def _weights(graph: Graph, node: onnx.NodeProto, shared: dict[tuple[str, int], s
         steps, scales = quantize_weight(graph.constants[name], axis)
         held = graph.add_constant(f"{name}.q", steps)
         scale = graph.add_constant(f"{name}.s", scales)
-        # The standard lets zero points out or share them, but onnxruntime 1.32 on x86 rewrites those of INT8 weights one
-        # by one and then fails.
+        # The standard lets zero points out or share them, but onnxruntime 1.32 on x86 rewrites those of INT8 weights
+        # one by one and then fails.
         zeros = graph.add_constant(f"{name}.z", np.zeros(len(scales), np.int8))
         back = graph.fresh(f"{name}.dq")
         pair = helper.make_node("DequantizeLinear", [held, scale, zeros], [back], name=back, axis=axis)
