@@ -47,8 +47,8 @@ def engines(board: Board | None) -> Iterator[Finding]:
         if board is None:
             yield Finding("engines", "good", "none: models run on the CPU")
         else:
-            yield Finding("engines", "warning", "none: models run on the CPU of this board",
-                          "edgeface build yunet --runtime tensorrt; edgeface build sface --runtime tensorrt")  # fmt: skip
+            mend = "edgeface build yunet --runtime tensorrt; edgeface build sface --runtime tensorrt"
+            yield Finding("engines", "warning", "none: models run on the CPU of this board", mend)
     for path in files:
         name = f"engine {path.name}"
         try:
