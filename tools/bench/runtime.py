@@ -83,7 +83,7 @@ def _engine(folder: Path, fake_tensorrt: Any) -> Path:
     content: bytes = fake_tensorrt.engine_file(
         input_name="data", low=(1, 3, 112, 112), high=(4, 3, 112, 112), outputs=["out"], network="still"
     )
-    path = folder / "still.fp32.engine"
+    path = folder / "still.fp32.plan"
     manifest = Manifest(
         name="still", model_id="still@0/fp32", file=path.name, sha256=hashlib.sha256(content).hexdigest(),
         size=len(content), kind="embedder", precision="fp32", runtime="tensorrt", licence="none",
