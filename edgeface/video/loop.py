@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 POLL_S = 0.2  # how long to wait for a frame before the clock of those who left is looked at again
+LOST_AFTER_S = 0.12  # a gap that hides a change of faces: at 30 frames a second, four frames
 CROSSING = "crossing"
 
 
@@ -108,7 +109,7 @@ class RecognitionLoop:
             )
             for step in self.budget.steps
         }  # fmt: skip
-        self._tracker = Tracker(keep_s=keep_track_s, lost_after_s=min(0.4, keep_track_s))
+        self._tracker = Tracker(keep_s=keep_track_s, lost_after_s=min(LOST_AFTER_S, keep_track_s))
         self._people: dict[int, TrackIdentity] = {}
         self._presence = Presence(leave_after_s)
         self._callbacks: list[Callable[[Event], None]] = []
@@ -207,7 +208,7 @@ class RecognitionLoop:
             quality, track = float(scores[row]), self._tracker.tracks[track_id]
             wanted = person.wants(quality, frame.time_s, self.options, crossed=track.crossed, near=track.near)
             if wanted or person.crop_quality > 0:
-                person.offer(crops[row], quality)
+                person.offer(crops[row], quality, frame.time_s, track.crossed_s)
 
     def _look(self, frame: Frame, spent_ms: float) -> tuple[list[Event], int]:
         """Embed as many waiting views as fit, best first; returns events and the number that still wait."""
@@ -239,7 +240,7 @@ class RecognitionLoop:
         other = person.look(
             embedding, quality, frame.time_s, crossed=track.crossed, policy=policy, options=self.options
         )
-        if quality >= self.options.min_quality:
+        if quality >= self.options.min_quality and person.crop_s >= track.crossed_s:
             track.crossed = False
         verdict = person.decide(self.recognizer.gallery, policy, self.options)
         changed = before.name is not None and before.name != verdict.name and (other or verdict.name is not None)

@@ -114,6 +114,7 @@ class TrackIdentity:
         self.embeddings = 0
         self.crop: ByteArray | None = None  # the best view that waits for the network, (112, 112, 3) BGR
         self.crop_quality = 0.0
+        self.crop_s = float("-inf")
         self.looked_s = float("-inf")
         self.doubts = 0
         self._templates: list[FloatArray] = []
@@ -145,12 +146,12 @@ class TrackIdentity:
             return True
         return quality >= self.best_quality + options.better_by or since >= options.recheck_s
 
-    def offer(self, crop: ByteArray, quality: float) -> None:
-        """Keep a view for the network if it is the best one that waits."""
-        if self.crop is None or quality >= self.crop_quality:
+    def offer(self, crop: ByteArray, quality: float, time_s: float, since_s: float) -> None:
+        """Keep a view for the network if it is the best one that waits; those from before `since_s` no longer count."""
+        if self.crop is None or quality >= self.crop_quality or self.crop_s < since_s:
             self.crop = crop if self.crop is None else self.crop
             np.copyto(self.crop, crop)
-            self.crop_quality = quality
+            self.crop_quality, self.crop_s = quality, time_s
 
     def look(self, embedding: FloatArray, quality: float, time_s: float, *, crossed: bool, policy: Policy,
              options: DecisionOptions) -> bool:  # fmt: skip
