@@ -67,7 +67,7 @@ def _fold_constants(model: onnx.ModelProto) -> None:
         foldable = node.op_type in UNPACKING and all(name in constants for name in node.input)
         if foldable and (node.op_type == "DequantizeLinear" or node.input[0] in packed):
             run = onnx.reference.ReferenceEvaluator(node)
-            value = np.asarray(list(run.run(None, {name: constants[name] for name in node.input}))[0])
+            value = np.asarray(next(iter(run.run(None, {name: constants[name] for name in node.input}))))
             constants[node.output[0]] = folded[node.output[0]] = value
             packed.add(node.output[0])
         else:

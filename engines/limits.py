@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edgeface.engines.verify import EmbedderReport, Loss
     from edgeface.engines.verify_detector import DetectorReport
-    from edgeface.manifest import Kind, Reader
+    from edgeface.manifest import Kind
+    from edgeface.tables import Reader
 
 #: A loss of TAR fails when it exceeds its limit by more than this many standard errors of the measurement: on 1,500
 #: pictures the loss of an engine that lost nothing scatters by a thousandth.

@@ -101,7 +101,7 @@ def _hardware(manifest: Manifest, gpu: GpuFacts, board: Board | None) -> list[st
 
 
 def _compute_capabilities(build: Mapping[str, Any]) -> list[str]:
-    """Those that an engine was built for: TensorRT-RTX compiles for several at once and calls them ``SM86`` and so on."""
+    """Those that an engine was built for: TensorRT-RTX compiles for several at once, named ``SM86`` ...."""
     given = build.get("compute_capability")
     if isinstance(given, list):
         return [str(each) for each in given]
