@@ -10,6 +10,7 @@ PACKAGES = {
     "edgeface": "edgeface",
     "edgeface.gallery": "edgeface/gallery",
     "edgeface.runtime": "edgeface/runtime",
+    "edgeface.video": "edgeface/video",
     "edgeface.engines": "engines",
     "edgeface.tools": "tools",
     "edgeface.tools.bench": "tools/bench",
@@ -19,14 +20,14 @@ PACKAGES = {
 # processor is asked at run time. So no -march here. Contracted multiply-adds would give each machine its own rounding.
 NATIVE = Extension(
     "edgeface._native",
-    sources=["cpp_ext/_native.pyx", *sorted(str(path) for path in Path("cpp_ext").glob("*.cpp") if path.stem != "_native")],
+    sources=["cpp_ext/_native.pyx", *sorted(str(p) for p in Path("cpp_ext").glob("*.cpp") if p.stem != "_native")],
     depends=[str(path) for pattern in ("*.hpp", "*.inl") for path in Path("cpp_ext").glob(pattern)],
     include_dirs=["cpp_ext"],
     language="c++",
     extra_compile_args=[
         "-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
         "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi",
-    ],  # fmt: skip
+    ],
 )
 
 

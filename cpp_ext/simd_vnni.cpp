@@ -10,6 +10,7 @@
 
 #if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 warns inside its own avx512fintrin.h
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 
 namespace edgeface {

@@ -39,11 +39,13 @@ def array(
         wanted = " or ".join(np.dtype(dtype).name for dtype in dtypes)
         raise InputError(f"{name}: expected dtype {wanted}, got {value.dtype}")
     got = value.shape
-    if len(got) != len(shape) or any([want is not None and want != had for want, had in zip(shape, got, strict=True)]):
+    if got != shape and (len(got) != len(shape) or any(w not in (None, g) for w, g in zip(shape, got, strict=True))):
         wanted_shape = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
         raise InputError(f"{name}: expected shape {wanted_shape}, got {got}")
     if not value.flags.c_contiguous:
-        raise InputError(f"{name}: expected a C-contiguous array, got strides {value.strides}; use numpy.ascontiguousarray")
+        raise InputError(
+            f"{name}: expected a C-contiguous array, got strides {value.strides}; use numpy.ascontiguousarray"
+        )
     if write and not value.flags.writeable:
         raise InputError(f"{name}: expected a writable array, got a read-only one; pass a copy")
     return value
@@ -112,7 +114,9 @@ def pair(name: str, value: Sequence[int], least: int) -> tuple[int, int]:
     return int(value[0]), int(value[1])
 
 
-def place(resized: Sequence[int], offset: Sequence[int], room: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+def place(
+    resized: Sequence[int], offset: Sequence[int], room: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """The picture's size and place as plain integers, once it is known to lie inside `room`."""
     size, corner = pair("resized", resized, 1), pair("offset", offset, 0)
     if size[0] + corner[0] > room[0] or size[1] + corner[1] > room[1]:
@@ -120,11 +124,17 @@ def place(resized: Sequence[int], offset: Sequence[int], room: tuple[int, int]) 
     return size, corner
 
 
-def finite(name: str, value: Array) -> None:
-    flat = value.reshape(-1)
-    # One multiplication tells nearly always, in half the time; squares of huge numbers need the second look.
-    if not math.isfinite(flat.dot(flat)) and not np.isfinite(value).all():
-        raise InputError(f"{name}: expected finite numbers, got NaN or infinity")
+def points(landmarks: object, template: object) -> tuple[Array, Array]:
+    """Landmarks (N, P, 2) float32 and their template (P, 2) as float64, all finite."""
+    found = array("landmarks", landmarks, (np.float32,), (None, None, 2))
+    if found.shape[1] < 2:
+        raise InputError(f"landmarks: expected at least two points a face, got shape {found.shape}")
+    goal = np.ascontiguousarray(template, dtype=np.float64)
+    array("template", goal, (np.float64,), (found.shape[1], 2))
+    for name, value in (("landmarks", found), ("template", goal)):
+        if not np.isfinite(value).all():
+            raise InputError(f"{name}: expected finite numbers, got NaN or infinity")
+    return found, goal
 
 
 def detections(
@@ -155,3 +165,24 @@ def detections(
             lead = (1,) if getattr(given, "ndim", 0) == 3 else ()
             array(f"outputs[{key!r}] for a {height} x {width} input", given, (np.float32,), (*lead, count, columns))
     return height, width
+
+
+def scan(templates: object, probes: object, k: int, mask: object, dtype: type[np.generic]) -> Array | None:
+    """Arguments of a scan; returns the mask as uint8."""
+    rows = array("templates", templates, (dtype,), (None, None))
+    array("probes", probes, (dtype,), (None, rows.shape[1]))
+    if rows.shape[1] > MAX_DIMENSIONS:
+        raise InputError(f"templates: expected at most {MAX_DIMENSIONS} columns, got {rows.shape}")
+    if not isinstance(k, (int, np.integer)) or k < 1:
+        raise InputError(f"k: expected a whole number of at least 1, got {k!r}")
+    if mask is None:
+        return None
+    return array("mask", mask, (np.bool_, np.uint8), (rows.shape[0],)).view(np.uint8)
+
+
+def pictures(crops: object) -> Array:
+    """(N, h, w, 3) uint8 with at least one pixel each."""
+    checked = array("crops", crops, (np.uint8,), (None, None, None, 3))
+    if min(checked.shape[1:3]) < 1:
+        raise InputError(f"crops: expected at least one pixel, got shape {checked.shape}")
+    return checked

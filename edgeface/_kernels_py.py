@@ -44,7 +44,8 @@ def _grid(size: tuple[int, int], stride: int, anchors: int) -> tuple[Array, Arra
 
 
 def _finite(*arrays: Array) -> Array:
-    return np.logical_and.reduce([np.isfinite(a).all(axis=tuple(range(1, a.ndim))) for a in arrays])
+    finite: Array = np.logical_and.reduce([np.isfinite(a).all(axis=tuple(range(1, a.ndim))) for a in arrays])
+    return finite
 
 
 def _select(
@@ -156,7 +157,8 @@ def l2_normalize(x: Array, out: Array | None = None) -> Array:
 
 def quantize_templates(x: Array, *, scale: float = 0.5 / 127, out: Array | None = None) -> Array:
     out = np.empty(x.shape, np.int8) if out is None else out
-    values = np.rint(np.clip(x / np.float32(scale), -127, 127))
+    with np.errstate(over="ignore"):
+        values = np.rint(np.clip(x / np.float32(scale), -127, 127))
     out[...] = np.where(np.isnan(values), np.float32(0), values).astype(np.int8)
     return out
 
@@ -198,7 +200,8 @@ def _variance(values: Array) -> Array:
     """(N,) float64: variance of each picture from exact integer sums."""
     count = float(values.shape[1] * values.shape[2])
     mean = values.sum(axis=(1, 2)).astype(np.float64) / count
-    return np.maximum((values**2).sum(axis=(1, 2)).astype(np.float64) / count - mean * mean, 0.0)
+    variance: Array = np.maximum((values**2).sum(axis=(1, 2)).astype(np.float64) / count - mean * mean, 0.0)
+    return variance
 
 
 def sharpness(crops: Array) -> Array:
@@ -213,7 +216,9 @@ def sharpness(crops: Array) -> Array:
 
 def exposure(crops: Array) -> Array:
     grey = _grey(crops)
-    return (grey.sum(axis=(1, 2)).astype(np.float64) / (grey.shape[1] * grey.shape[2]) / 255).astype(np.float32)
+    sums: Array = grey.sum(axis=(1, 2)).astype(np.float64)
+    means: Array = sums / (grey.shape[1] * grey.shape[2]) / 255
+    return means.astype(np.float32)
 
 
 def contrast(crops: Array) -> Array:

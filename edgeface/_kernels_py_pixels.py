@@ -69,7 +69,8 @@ def _camera_to_bgr(y: Array, u: Array, v: Array, matrix: str, full_range: bool) 
     u, v = (u - 128) << 8, (v - 128) << 8
     red, blue = luma + times(v, v_to_red), luma + times(u, u_to_blue)
     green = luma + (times(u, u_to_green) + times(v, v_to_green))
-    return np.clip((np.stack([blue, green, red], axis=-1) + 32) >> 6, 0, 255).astype(np.uint8)
+    bgr: Array = np.clip((np.stack([blue, green, red], axis=-1) + 32) >> 6, 0, 255).astype(np.uint8)
+    return bgr
 
 
 def to_bgr(frame: Array, pixel_format: str, matrix: str = "bt601", full_range: bool = False) -> Array:
@@ -101,7 +102,8 @@ def affine(mean: Sequence[float], std: Sequence[float], scale: float | None) -> 
 
 def _to_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
     if dtype == np.int8:
-        return np.rint(np.clip(values, -128, 127)).astype(np.int8)
+        whole: Array = np.rint(np.clip(values, -128, 127)).astype(np.int8)
+        return whole
     with np.errstate(over="ignore"):  # beyond float16's range is infinity, as the hardware does it
         return values.astype(dtype)
 
@@ -146,7 +148,7 @@ def letterbox(
 
 def similarity_transform(landmarks: Array, template: Array) -> Array:
     # In the plane Umeyama's closed form is one complex division: the rotation and scale a + ib that minimise
-    # sum |(a + ib) p - q|**2 over centred points p, q. The sums run point by point so that both sides agree in every bit.
+    # sum |(a + ib) p - q|**2 over centred points p, q. The sums run point by point, so that both sides agree exactly.
     points = landmarks.astype(np.float64)
     goal = template.astype(np.float64)
     count = points.shape[1]

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from edgeface.types import ByteArray
 
 
-def align_faces(frame: Any, landmarks: Any, *, size_px: int = 112) -> ByteArray:
+def align_faces(frame: Any, landmarks: Any, *, size_px: int = 112, pixel_format: str = "bgr") -> ByteArray:
     """Cut faces out of a frame by the least-squares similarity transform to the ArcFace template.
 
     Args:
-        frame: (H, W, 3) uint8 BGR.
+        frame: (H, W, 3) uint8 BGR, or another array that `pixel_format` describes.
         landmarks: (N, 5, 2) or (5, 2), (x, y) pixels of the frame, in the order of `Faces.landmarks`.
         size_px: side of the crops; the template of 112 px is scaled to it.
+        pixel_format: ``bgr``, or a camera's own such as ``nv12``, as `edgeface.kernels.align` takes them.
 
     Returns:
         (N, size_px, size_px, 3) uint8 BGR crops; black where they reach outside the frame.
@@ -37,5 +38,7 @@ def align_faces(frame: Any, landmarks: Any, *, size_px: int = 112) -> ByteArray:
     template = np.array(ARCFACE_112, np.float32) * np.float32(size_px / 112)
     crops = np.empty((len(points), size_px, size_px, 3), np.uint8)
     tensor = np.empty((len(points), 3, size_px, size_px), np.float32)
-    kernels.align(check_frame(frame), points, template, tensor, crops=crops)
+    if pixel_format == "bgr":
+        frame = check_frame(frame)
+    kernels.align(frame, points, template, tensor, crops=crops, pixel_format=pixel_format)
     return crops

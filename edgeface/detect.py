@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,16 +64,18 @@ class Detector:
         if not isinstance(max_faces, int) or max_faces < 1:
             raise InputError(f"max_faces: expected a whole number of at least 1, got {max_faces!r}")
         self.engine = engine
+        self._kept = threading.local()
         self.max_side_px = max_side_px // GRID * GRID
         self.min_score = min_score
         self.max_overlap = max_overlap
         self.max_faces = max_faces
 
-    def detect(self, frame: Any) -> Faces:
+    def detect(self, frame: Any, *, pixel_format: str = "bgr") -> Faces:
         """Find the faces of one frame.
 
         Args:
-            frame: (H, W, 3) uint8 BGR, sides of 32 to 8192 px.
+            frame: (H, W, 3) uint8 BGR, sides of 32 to 8192 px, or another array that `pixel_format` describes.
+            pixel_format: ``bgr``, or a camera's own such as ``nv12``, as `edgeface.kernels.letterbox` takes them.
 
         Returns:
             Faces in pixels of the frame, best score first; none is an empty result.
@@ -80,14 +83,17 @@ class Detector:
         Raises:
             InputError: not a frame. InferenceError: the runtime failed. ClosedError: the engine was closed.
         """
-        frame = check_frame(frame)
-        resized, canvas = self._geometry(frame.shape[0], frame.shape[1])
+        if pixel_format == "bgr":
+            frame = check_frame(frame)
+        height, width = kernels.frame_size(frame, pixel_format=pixel_format)
+        resized, canvas = self._geometry(height, width)
         manifest = self.engine.manifest
-        tensor = np.empty((1, 3, *canvas), np.float32)
+        tensor = self._tensor(canvas)
         kernels.letterbox(
             frame,
             tensor[0],
             resized=resized,
+            pixel_format=pixel_format,
             color=manifest.preprocessing.color,
             mean=manifest.preprocessing.mean,
             std=manifest.preprocessing.std,
@@ -100,10 +106,17 @@ class Detector:
             max_faces=self.max_faces,
         )
         # Centres of pixels map to centres of pixels: x_frame + 0.5 = (x_network + 0.5) * ratio.
-        ratio = np.array([frame.shape[1] / resized[1], frame.shape[0] / resized[0]], np.float32)
+        ratio = np.array([width / resized[1], height / resized[0]], np.float32)
         shift: FloatArray = (ratio - np.float32(1)) * np.float32(0.5)
         points: FloatArray = landmarks * ratio + shift
         return Faces(boxes * np.tile(ratio, 2) + np.tile(shift, 2), scores, points)
+
+    def _tensor(self, canvas: tuple[int, int]) -> FloatArray:
+        """The network's input of one size, made once for each thread: video asks for the same size again and again."""
+        tensor: FloatArray | None = getattr(self._kept, "tensor", None)
+        if tensor is None or tensor.shape[2:] != canvas:
+            tensor = self._kept.tensor = np.empty((1, 3, *canvas), np.float32)
+        return tensor
 
     def _geometry(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Sizes (height, width) of the picture inside the network's input, and of that input."""

@@ -127,11 +127,16 @@ class EnrolmentError(EdgefaceError):
 
     Attributes:
         reason: a stable code in snake case, such as ``no_face`` or ``several_faces``.
+        value, limit: what was measured and what it should reach; None where the reason has no measure.
     """
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(
+        self, message: str, *, reason: str, value: float | None = None, limit: float | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
+        self.value = value
+        self.limit = limit
 
 
 class ClosedError(EdgefaceError):

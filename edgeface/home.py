@@ -31,7 +31,7 @@ def model_path(name: str, precision: str = "fp32") -> Path:
 
 def engine_path(name: str, precision: str = "fp32") -> Path:
     """The TensorRT engine of the recipe `name` at `precision`; it may not exist yet."""
-    return home() / "models" / f"{name}.{precision}.engine"
+    return home() / "models" / f"{name}.{precision}.plan"
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:

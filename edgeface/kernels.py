@@ -136,13 +136,7 @@ def similarity_transform(landmarks: FloatArray, template: Array) -> npt.NDArray[
     Source: S. Umeyama, "Least-squares estimation of transformation parameters between two point patterns",
     IEEE TPAMI 13(4), 1991, in its closed form for the plane, without reflection.
     """
-    points = check.array("landmarks", landmarks, (np.float32,), (None, None, 2))
-    goal = np.ascontiguousarray(template, dtype=np.float64)
-    check.array("template", goal, (np.float64,), (points.shape[1], 2))
-    if points.shape[1] < 2:
-        raise InputError(f"landmarks: expected at least two points a face, got shape {points.shape}")
-    check.finite("landmarks", points)
-    check.finite("template", goal)
+    points, goal = check.points(landmarks, template)
     matrices: npt.NDArray[np.float64] = _side.similarity_transform(points, goal)
     return matrices
 
@@ -179,13 +173,7 @@ def align(
         InputError: a shape, dtype, stride or option is not one of these, NaN or infinity in the points.
     """
     check.frame_size(frame, pixel_format)
-    points = check.array("landmarks", landmarks, (np.float32,), (None, None, 2))
-    goal = np.ascontiguousarray(template, dtype=np.float64)
-    check.array("template", goal, (np.float64,), (points.shape[1], 2))
-    if points.shape[1] < 2:
-        raise InputError(f"landmarks: expected at least two points a face, got shape {points.shape}")
-    check.finite("landmarks", points)
-    check.finite("template", goal)
+    points, goal = check.points(landmarks, template)
     room = check.tensor("out", out, (len(points),), layout, scale)
     check.colours(color, mean, std, matrix)
     if crops is not None:
@@ -294,18 +282,6 @@ def quantize_templates(
     return quantised
 
 
-def _scan_arguments(templates: Array, probes: Array, k: int, mask: Array | None, dtype: type[np.generic]) -> Array | None:
-    check.array("templates", templates, (dtype,), (None, None))
-    check.array("probes", probes, (dtype,), (None, templates.shape[1]))
-    if templates.shape[1] > check.MAX_DIMENSIONS:
-        raise InputError(f"templates: expected at most {check.MAX_DIMENSIONS} columns, got {templates.shape}")
-    if not isinstance(k, (int, np.integer)) or k < 1:
-        raise InputError(f"k: expected a whole number of at least 1, got {k!r}")
-    if mask is None:
-        return None
-    return check.array("mask", mask, (np.bool_, np.uint8), (templates.shape[0],)).view(np.uint8)
-
-
 def scan_int8(
     templates: npt.NDArray[np.int8], probes: npt.NDArray[np.int8], k: int, *, mask: Array | None = None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
@@ -318,7 +294,7 @@ def scan_int8(
         rows (Q, k) int64 and dot products (Q, k) int32, largest first, equal ones by lower row, exact on every
         machine. Where fewer than k rows are allowed: row -1, dot product -2**31.
     """
-    allowed = _scan_arguments(templates, probes, k, mask, np.int8)
+    allowed = check.scan(templates, probes, k, mask, np.int8)
     found: tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]] = _side.scan_int8(templates, probes, k, mask=allowed)
     return found
 
@@ -330,16 +306,9 @@ def scan_float32(
 
     A row whose dot product is NaN or minus infinity is never found.
     """
-    allowed = _scan_arguments(templates, probes, k, mask, np.float32)
+    allowed = check.scan(templates, probes, k, mask, np.float32)
     found: tuple[npt.NDArray[np.int64], FloatArray] = _side.scan_float32(templates, probes, k, mask=allowed)
     return found
-
-
-def _crops(crops: Array) -> Array:
-    checked = check.array("crops", crops, (np.uint8,), (None, None, None, 3))
-    if min(checked.shape[1:3]) < 1:
-        raise InputError(f"crops: expected at least one pixel, got shape {checked.shape}")
-    return checked
 
 
 def sharpness(crops: npt.NDArray[np.uint8]) -> FloatArray:
@@ -348,17 +317,17 @@ def sharpness(crops: npt.NDArray[np.uint8]) -> FloatArray:
     The 3x3 Laplacian (4-neighbour) of the BT.601 grey picture, mirrored at the edges: `cv2.Laplacian(grey, ...).var()`.
     Source: J. L. Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000.
     """
-    values: FloatArray = _side.sharpness(_crops(crops))
+    values: FloatArray = _side.sharpness(check.pictures(crops))
     return values
 
 
 def exposure(crops: npt.NDArray[np.uint8]) -> FloatArray:
     """(N,) float32: mean of the BT.601 grey picture of crops (N, h, w, 3) uint8 BGR, 0 black to 1 white."""
-    values: FloatArray = _side.exposure(_crops(crops))
+    values: FloatArray = _side.exposure(check.pictures(crops))
     return values
 
 
 def contrast(crops: npt.NDArray[np.uint8]) -> FloatArray:
     """(N,) float32: standard deviation of the BT.601 grey picture of crops (N, h, w, 3) uint8 BGR, 0 to 0.5."""
-    values: FloatArray = _side.contrast(_crops(crops))
+    values: FloatArray = _side.contrast(check.pictures(crops))
     return values

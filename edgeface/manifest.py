@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from edgeface.errors import ModelIntegrityError, ModelNotFoundError, RecipeError
+from edgeface.tables import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,6 +82,22 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
+class Recognizability:
+    """Where an embedder puts the faces that it cannot recognise; see `edgeface.quality`.
+
+    Attributes:
+        origin: the photographs and degradations that it was measured on, for people to read.
+        centre: unit vector of the embedder's dimension.
+        weights: of a constant, of the logit of the view and of the distance from the centre, in the logit of the
+            quality score.
+    """
+
+    origin: str
+    centre: tuple[float, ...]
+    weights: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a model file is. See `docs/formats/engine.md` for every key.
 
@@ -101,6 +119,7 @@ class Manifest:
         dimension: length of an embedding; 0 for a detector.
         template: five points of the aligned crop as (x, y) pixels; empty for a detector.
         thresholds: measured operating points, or None.
+        recognizability: an embedder's centre of unrecognisable faces, or None.
         build: what `edgeface build` adds: versions, hashes, accuracy, timings. Readers ignore what they do not know.
     """
 
@@ -123,6 +142,7 @@ class Manifest:
     dimension: int = 0
     template: tuple[tuple[float, float], ...] = ()
     thresholds: Thresholds | None = None
+    recognizability: Recognizability | None = None
     build: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -193,6 +213,9 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
         thresholds=None
         if document.get("thresholds") is None
         else parse_thresholds(read.table("thresholds")),
+        recognizability=None
+        if document.get("recognizability") is None
+        else parse_recognizability(read.table("recognizability"), read.integer("dimension", low=2, high=1 << 14)),
         build=read.table("build").document if "build" in document else {},
     )
     if kind == "embedder" and (manifest.input_size is None or "embedding" not in manifest.outputs):
@@ -232,6 +255,15 @@ def parse_thresholds(read: Reader) -> Thresholds:
     return Thresholds(read.text("origin"), read.integer("impostor_pairs", low=1), tuple(points))
 
 
+def parse_recognizability(read: Reader, dimension: int) -> Recognizability:
+    """Check the recognizability table of a recipe or manifest; the centre is scaled to length 1."""
+    centre = read.vector("centre", dimension)
+    length = math.hypot(*centre)
+    if length < 1e-6:
+        raise RecipeError(f"{read.where}: centre: expected a direction, got zeros")
+    return Recognizability(read.text("origin"), tuple(v / length for v in centre), read.triple("weights"))
+
+
 def check_file(model: Path, manifest: Manifest) -> bytes:
     """Read the model file once and hold it against its manifest.
 
@@ -257,99 +289,6 @@ def check_file(model: Path, manifest: Manifest) -> bytes:
             f"got {len(content)} bytes with sha256 {digest}; fetch or build it again"
         )
     return content
-
-
-class Reader:
-    """Typed access to one table of a recipe or manifest, with errors that name the file and the key."""
-
-    def __init__(self, document: object, where: str) -> None:
-        if not isinstance(document, dict):
-            raise RecipeError(f"{where}: expected a table, got {type(document).__name__}")
-        self.document: dict[str, Any] = document
-        self.where = where
-
-    def _fail(self, key: str, expected: str) -> RecipeError:
-        got = repr(self.document[key])[:80] if key in self.document else "nothing"
-        return RecipeError(f"{self.where}: {key}: expected {expected}, got {got}")
-
-    def text(self, key: str, *, empty: bool = False) -> str:
-        value = self.document.get(key, "" if empty else None)
-        if not isinstance(value, str) or not (value or empty) or "\0" in value:
-            raise self._fail(key, "a text")
-        return value
-
-    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
-        value = self.document.get(key)
-        if not isinstance(value, str) or value not in allowed:
-            raise self._fail(key, "one of " + ", ".join(allowed))
-        return value
-
-    def file_name(self, key: str) -> str:
-        value = self.text(key)
-        if "/" in value or "\\" in value or value in (".", ".."):
-            raise self._fail(key, "a file name without folders")
-        return value
-
-    def sha256(self, key: str) -> str:
-        value = self.document.get(key)
-        if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
-            raise self._fail(key, "64 hexadecimal digits in lower case")
-        return value
-
-    def integer(self, key: str, *, low: int, high: int = 1 << 53) -> int:
-        value = self.document.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self._fail(key, f"a whole number from {low} to {high}")
-        return value
-
-    def number(self, key: str, low: float, high: float) -> float:
-        value = self.document.get(key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise self._fail(key, f"a number from {low} to {high}")
-        return float(value)
-
-    def _numbers(self, key: str, value: object, count: int) -> tuple[float, ...]:
-        if (
-            not isinstance(value, (list, tuple))
-            or len(value) != count
-            # Not isfinite: it raises on a whole number that is too large for a float.
-            or any(isinstance(v, bool) or not isinstance(v, (int, float)) or not abs(v) <= 1e30 for v in value)
-        ):
-            raise self._fail(key, f"{count} numbers")
-        return tuple(float(v) for v in value)
-
-    def triple(self, key: str) -> tuple[float, float, float]:
-        r, g, b = self._numbers(key, self.document.get(key), 3)
-        return r, g, b
-
-    def size(self, key: str) -> tuple[int, int]:
-        value = self.document.get(key)
-        height, width = self._numbers(key, value, 2)
-        if not (8 <= height <= 8192 and 8 <= width <= 8192 and height % 1 == 0 and width % 1 == 0):
-            raise self._fail(key, "height and width from 8 to 8192")
-        return int(height), int(width)
-
-    def points(self, key: str, count: int) -> tuple[tuple[float, float], ...]:
-        value = self.document.get(key, [])
-        if not isinstance(value, list) or len(value) != count:
-            raise self._fail(key, f"{count} points (x, y)")
-        pairs = [self._numbers(key, point, 2) for point in value]
-        return tuple((x, y) for x, y in pairs)
-
-    def strings(self, key: str) -> dict[str, str]:
-        value = self.document.get(key)
-        if not isinstance(value, dict) or not value or not all(isinstance(v, str) and v for v in value.values()):
-            raise self._fail(key, "a table of texts")
-        return dict(value)
-
-    def table(self, key: str) -> Reader:
-        return Reader(self.document.get(key), f"{self.where}.{key}")
-
-    def only(self, allowed: set[str]) -> None:
-        """Refuse keys that nobody would read: a misspelt option must not be silently ignored."""
-        unknown = sorted(set(self.document) - allowed)
-        if unknown:
-            raise RecipeError(f"{self.where}: unknown key {unknown[0]!r}; known are {', '.join(sorted(allowed))}")
 
 
 MANIFEST_KEYS = {"format", "version", *(f.name for f in fields(Manifest))}

@@ -26,6 +26,7 @@ class Policy:
         threshold: similarity from which on a comparison is a match.
         margin: the best two people must be at least this far apart; nearer is ``ambiguous``.
         fmr: false match rate of one comparison at `threshold`; None where the caller gave the threshold.
+        fpir: false positive identification rate that was asked for, at the number of people then enrolled; or None.
         origin: where the rate was measured, or that the caller chose the threshold.
     """
 
@@ -33,6 +34,7 @@ class Policy:
     margin: float
     fmr: float | None
     origin: str
+    fpir: float | None = None
 
     def decide(self, matches: Matches) -> Decision:
         """``match``, ``unknown`` or ``ambiguous`` for the nearest people of one probe."""
@@ -45,6 +47,8 @@ def make_policy(
     manifest: Manifest,
     *,
     fmr: float | None = None,
+    fpir: float | None = None,
+    enrolled: int = 1,
     threshold: float | None = None,
     margin: float | None = None,
 ) -> Policy:
@@ -57,15 +61,19 @@ def make_policy(
         manifest: of the embedder, with its measured operating points.
         fmr: false match rate of one comparison (ISO/IEC 19795-1); 1e-4 unless told. Against N enrolled people the
             false positive identification rate is about N times as high.
+        fpir: false positive identification rate instead (ISO/IEC 19795-1): the share of searches for people who are
+            not enrolled that name somebody. It becomes the false match rate at which one of `enrolled` independent
+            comparisons goes wrong so often: 1 - (1 - fpir) ** (1 / enrolled).
+        enrolled: number of people in the gallery, for `fpir`; an empty gallery counts as one person.
         threshold: a similarity instead of a rate.
         margin: a similarity instead of the default margin.
 
     Raises:
-        InputError: an option is out of range, or both `fmr` and `threshold` are given.
+        InputError: an option is out of range, or more than one of `fmr`, `fpir` and `threshold` is given.
         ConfigurationError: the embedder has no measured table, or the table does not support that rate.
     """
-    if fmr is not None and threshold is not None:
-        raise InputError("fmr, threshold: expected one of them, got both")
+    if sum(given is not None for given in (fmr, fpir, threshold)) > 1:
+        raise InputError("fmr, fpir, threshold: expected one of them, got several")
     if margin is not None and not 0.0 <= margin <= 2.0:
         raise InputError(f"margin: expected a difference of similarities from 0 to 2, got {margin!r}")
     if threshold is not None:
@@ -73,6 +81,12 @@ def make_policy(
             raise InputError(f"threshold: expected a similarity from -1 to 1, got {threshold!r}")
         table = manifest.thresholds
         return Policy(threshold, _margin(table, threshold) if margin is None else margin, None, "chosen by the caller")
+    if fpir is not None:
+        if not 0.0 < fpir < 1.0:
+            raise InputError(f"fpir: expected a rate between 0 and 1, got {fpir!r}")
+        if enrolled < 0:
+            raise InputError(f"enrolled: expected a number of people, got {enrolled!r}")
+        fmr = -math.expm1(math.log1p(-fpir) / max(enrolled, 1))
     fmr = DEFAULT_FMR if fmr is None else fmr
     if not 0.0 < fmr < 1.0:
         raise InputError(f"fmr: expected a rate between 0 and 1, got {fmr!r}")
@@ -81,23 +95,26 @@ def make_policy(
             f"{manifest.name}: no measured operating points, so no threshold follows from a rate; measure them with "
             "`edgeface eval pairs`, put them under [thresholds] in the recipe, or give threshold="
         )
-    similarity = threshold_at(manifest.thresholds, fmr, manifest.name)
+    why = "" if fpir is None else f" (for a false positive identification rate of {fpir:g} among {enrolled} people)"
+    similarity = threshold_at(manifest.thresholds, fmr, manifest.name, why=why)
     return Policy(
         similarity,
         _margin(manifest.thresholds, similarity) if margin is None else margin,
         fmr,
         manifest.thresholds.origin,
+        fpir,
     )
 
 
-def threshold_at(table: Thresholds, fmr: float, name: str) -> float:
+def threshold_at(table: Thresholds, fmr: float, name: str, *, why: str = "") -> float:
     """The similarity at a rate, linear in log10(rate) between measured points; never an extrapolation."""
     points = table.points
     highest, lowest = points[0].fmr, max(points[-1].fmr, PAIRS_PER_RATE / table.impostor_pairs)
     # A rate that was computed, such as 10 ** -3, may miss the table's end by a rounding error.
     if not lowest * (1 - 1e-9) <= fmr <= highest * (1 + 1e-9):
         raise ConfigurationError(
-            f"{name}: a false match rate of {fmr:g} is not supported: it was measured from {lowest:g} to {highest:g} "
+            f"{name}: a false match rate of {fmr:g}{why} is not supported: it was measured from {lowest:g} to "
+            f"{highest:g} "
             f"({table.impostor_pairs} impostor pairs of {table.origin})"
         )
     return _interpolate([(-math.log10(p.fmr), p.similarity) for p in points], -math.log10(fmr))

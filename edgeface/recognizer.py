@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeface.align import align_faces
 from edgeface.detect import Detector
 from edgeface.embed import Embedder
+from edgeface.enrolment import EnrolmentLimits, check_agreement, check_view, refuse
 from edgeface.errors import ConfigurationError, EnrolmentError, InputError
 from edgeface.gallery import Gallery
 from edgeface.policy import Policy, make_policy
+from edgeface.quality import Quality
 from edgeface.runtime.choice import choose
 from edgeface.runtime.stage import Stage
 from edgeface.types import Decision, Recognition, Verification
@@ -49,10 +52,28 @@ class FaceRecognizer:
         self.detector = detector
         self.embedder = embedder
         self.gallery = gallery
-        self.policy = policy
         self.runtimes: Mapping[str, Choice] = {}
+        self._policy = policy
+        self._margin: float | None = None
+        self._enrolled = -1
         self._owned = ExitStack()
         self._reload: Callable[[], None] | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """When a similarity is a match. Where it follows from a false positive identification rate, the threshold rises
+        with the number of people enrolled.
+
+        Raises:
+            ConfigurationError: so many people are enrolled that the embedder's table does not support the rate.
+        """
+        if self._policy.fpir is not None:
+            enrolled = len(self.gallery)
+            if enrolled != self._enrolled:
+                manifest = self.embedder.engine.manifest
+                self._policy = make_policy(manifest, fpir=self._policy.fpir, enrolled=enrolled, margin=self._margin)
+                self._enrolled = enrolled
+        return self._policy
 
     @classmethod
     def open(
@@ -64,6 +85,7 @@ class FaceRecognizer:
         precision: str = "fp32",
         runtime: str = "auto",
         fmr: float | None = None,
+        fpir: float | None = None,
         threshold: float | None = None,
         margin: float | None = None,
         max_side_px: int = 640,
@@ -80,6 +102,8 @@ class FaceRecognizer:
                 ``onnxruntime`` take nothing else. The choice and its reason are on `runtimes`.
             fmr: false match rate of one comparison that the threshold shall keep; 1e-4 unless told. The rate and
                 where it was measured are on `policy`.
+            fpir: false positive identification rate of one search instead: the share of strangers who are given a name.
+                The threshold follows from it and from the number of people enrolled.
             threshold, margin: similarities instead of the measured ones.
             max_side_px: longest side at which the detector runs.
             threads: CPU threads of one network run.
@@ -94,12 +118,13 @@ class FaceRecognizer:
             options = {"precision": precision, "runtime": runtime, "threads": threads}
             stage = Stage(models, options, owned)
             detecting, embedding = stage.engines["detector"], stage.engines["embedder"]
-            policy = make_policy(embedding.manifest, fmr=fmr, threshold=threshold, margin=margin)
+            policy = make_policy(embedding.manifest, fmr=fmr, fpir=fpir, threshold=threshold, margin=margin)
             embed = Embedder(embedding)
             people = owned.enter_context(Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension))
             made = cls(Detector(detecting, max_side_px=max_side_px), embed, people, policy)
             made.runtimes = stage.runtimes
             made._reload = stage.reload
+            made._margin = margin
             made._owned = owned.pop_all()
             return made
 
@@ -160,27 +185,37 @@ class FaceRecognizer:
         watch.lap("search")
         return results
 
-    def enroll(self, name: str, photos: Any) -> Person:
+    def enroll(
+        self, name: str, photos: Any, *, limits: EnrolmentLimits | None = None, force: bool = False
+    ) -> Person:
         """Enrol a person, or add templates to one who is enrolled. All photographs are taken, or none.
 
         Args:
             name: of the person.
             photos: one (H, W, 3) uint8 BGR array, or a list of them, each with exactly one face.
+            limits: what each photograph must reach; None is `EnrolmentLimits()`.
+            force: enrol what the limits refuse, and log it. A photograph without exactly one face is refused anyway.
 
         Returns:
             The person as the gallery now holds them, durably.
 
         Raises:
-            EnrolmentError: a photograph has no face (reason ``no_face``) or several (``several_faces``).
+            EnrolmentError: a photograph was refused; `reason` is ``no_face``, ``several_faces`` or one of those of
+                `edgeface.enrolment.Refusal`, `value` and `limit` say what was measured.
             InputError: not a photograph, or not a name.
         """
         pictures: Sequence[Any] = photos if isinstance(photos, (list, tuple)) else [photos]
         if not pictures:
             raise InputError("photos: expected at least one photograph, got an empty list")
-        templates = [self._enrolment_template(photo, number) for number, photo in enumerate(pictures, 1)]
-        return self.gallery.add(name, np.concatenate(templates))
+        limits = limits or EnrolmentLimits()
+        views = [self._enrolment_view(photo, number) for number, photo in enumerate(pictures, 1)]
+        embeddings = np.concatenate([embedding for _, embedding in views])
+        refused = [(i, one) for i, (quality, _) in enumerate(views) for one in check_view(quality, limits)]
+        refused += check_agreement(name, embeddings, self.gallery, self.policy, limits)
+        refuse(name, refused, force=force)
+        return self.gallery.add(name, embeddings, qualities=[float(quality.score[0]) for quality, _ in views])
 
-    def _enrolment_template(self, photo: Any, number: int) -> FloatArray:
+    def _enrolment_view(self, photo: Any, number: int) -> tuple[Quality, FloatArray]:
         faces = self.detector.detect(photo)
         if len(faces) == 0:
             raise EnrolmentError(f"photograph {number}: expected one face, got none", reason="no_face")
@@ -188,8 +223,12 @@ class FaceRecognizer:
             raise EnrolmentError(
                 f"photograph {number}: expected one face, got {len(faces)}; crop it to the person",
                 reason="several_faces",
+                value=len(faces),
+                limit=1,
             )
-        return self.embedder.embed(photo, faces.landmarks)
+        embedding = self.embedder.embed(photo, faces.landmarks)
+        quality = Quality.of_view(align_faces(photo, faces.landmarks), faces)
+        return quality.with_embeddings(embedding, self.embedder.engine.manifest.recognizability), embedding
 
     def verify(self, a: Any, b: Any) -> Verification:
         """Compare the people of two photographs, without the gallery.

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import helper, numpy_helper
 
-from edgeface.engines.session import BATCH, onnxruntime
+from edgeface.engines.session import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

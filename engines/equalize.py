@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from edgeface.engines.graph import Array
 
 #: Operators that keep channels apart and are positively homogeneous, so scales pass through them.
-HOMOGENEOUS = frozenset("Relu LeakyRelu PRelu MaxPool AveragePool GlobalAveragePool Resize Identity Dropout".split())
+HOMOGENEOUS = frozenset(
+    ["Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize", "Identity", "Dropout"]
+)
 #: A channel is scaled up by no more than this: beyond it, it is noise.
 MOST = 1e3
 
@@ -217,7 +219,7 @@ def _bound(graph: Graph, node: onnx.NodeProto, factor: Array) -> None:
 
     high = clip_high(graph, node)
     assert high is not None
-    bound = (high * factor).astype(np.float32).reshape(1, -1, 1, 1)
+    bound = (high * factor).astype(graph.constants[node.input[2]].dtype).reshape(1, -1, 1, 1)
     middle = graph.fresh(f"{node.output[0]}.relu")
     relu = helper.make_node("Relu", [node.input[0]], [middle], name=f"{node.name}.relu")
     least = helper.make_node(

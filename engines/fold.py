@@ -49,7 +49,7 @@ def fold(content: bytes, recipe: Recipe) -> bytes:
             raise ModelError(f"{recipe.name}: expected one file, but {item.name!r} is stored in another, beside it")
     try:
         _fold_constants(model)
-    except Exception as error:  # noqa: BLE001 - the evaluator raises what numpy raises
+    except Exception as error:
         raise ModelError(f"{recipe.name}: its packed weights cannot be unpacked: {str(error)[:300]}") from error
     _free_dimensions(model, recipe)
     _check_against(model, recipe)
@@ -67,7 +67,7 @@ def _fold_constants(model: onnx.ModelProto) -> None:
         foldable = node.op_type in UNPACKING and all(name in constants for name in node.input)
         if foldable and (node.op_type == "DequantizeLinear" or node.input[0] in packed):
             run = onnx.reference.ReferenceEvaluator(node)
-            value = np.asarray(list(run.run(None, {name: constants[name] for name in node.input}))[0])
+            value = np.asarray(next(iter(run.run(None, {name: constants[name] for name in node.input}))))
             constants[node.output[0]] = folded[node.output[0]] = value
             packed.add(node.output[0])
         else:

@@ -40,7 +40,9 @@ def halve(graph: Graph) -> Graph:
             continue
         largest = float(np.abs(value[np.isfinite(value)]).max(initial=0.0))
         if largest > LARGEST:
-            raise BuildError(f"constant {name!r} reaches {largest:.4g}: FP16 holds {LARGEST:.0f} at most; use --precision fp32")
+            raise BuildError(
+                f"constant {name!r} reaches {largest:.4g}: FP16 holds {LARGEST:.0f} at most; use --precision fp32"
+            )
         graph.constants[name] = value.astype(np.float16)
     for node in graph.nodes:
         for item in node.attribute:

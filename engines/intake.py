@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 
-from edgeface.engines.graph import Graph, onnx
+from edgeface.engines.graph import Graph
 from edgeface.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ def read_network(content: bytes, recipe: Recipe) -> Graph:
     """The graph of an ONNX file.
 
     Raises:
-        ModelError: not ONNX; external data; operators of another domain, with control flow or of a too new opset; weights
-            that are NaN or infinite; no layer with constant weights; inputs or outputs that are not the recipe's.
+        ModelError: not ONNX; external data; operators of another domain, with control flow or of a too new
+            opset; weights that are NaN or infinite; no layer with constant weights; inputs or
+            outputs that are not the recipe's.
     """
     name = recipe.name
     try:
         model = onnx.load_model_from_string(content)
-    except Exception as error:  # noqa: BLE001 - protobuf raises unrelated types for hostile bytes
+    except Exception as error:
         raise ModelError(f"{name}: not an ONNX file: {str(error)[:200]}") from error
     graph = model.graph
     if not graph.node:
@@ -36,15 +38,15 @@ def read_network(content: bytes, recipe: Recipe) -> Graph:
         if item.data_location == onnx.TensorProto.EXTERNAL:
             where = next((entry.value for entry in item.external_data if entry.key == "location"), "?")
             raise ModelError(
-                f"{name}: weight {item.name!r} lies in another file ({where!r}), which is not read; save the model as one "
-                "file: onnx.save(onnx.load(path), path, save_as_external_data=False)"
+                f"{name}: weight {item.name!r} lies in another file ({where!r}), which is not read; save the model "
+                "as one file: onnx.save(onnx.load(path), path, save_as_external_data=False)"
             )
     for node in graph.node:
         if node.op_type in CONTROL_FLOW or any(a.HasField("g") or a.graphs for a in node.attribute):
             raise ModelError(f"{name}: node {node.name!r} is {node.op_type}: control flow; export the network traced")
         if node.domain not in ("", "ai.onnx"):
             raise ModelError(
-                f"{name}: node {node.name!r} is {node.domain}.{node.op_type}; only standard ONNX operators are supported"
+                f"{name}: node {node.name!r} is {node.domain}.{node.op_type}; only standard ONNX operators will do"
             )
     opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
@@ -54,7 +56,7 @@ def read_network(content: bytes, recipe: Recipe) -> Graph:
     try:
         onnx.checker.check_model(model)
         result = Graph(model)
-    except Exception as error:  # noqa: BLE001 - onnx raises unrelated types
+    except Exception as error:
         raise ModelError(f"{name}: not a valid ONNX file: {str(error)[:300]}") from error
     _check_weights(result, name)
     _check_signature(result, recipe)
@@ -81,14 +83,20 @@ def _check_signature(graph: Graph, recipe: Recipe) -> None:
         raise ModelError(f"{recipe.name}: expected one input named {recipe.input_name!r}, the file has {inputs}")
     missing = sorted(set(recipe.outputs.values()) - set(graph.output_names))
     if missing:
-        raise ModelError(f"{recipe.name}: the file has no output {missing[0]!r}, it has {', '.join(graph.output_names)}")
+        raise ModelError(
+            f"{recipe.name}: the file has no output {missing[0]!r}, it has {', '.join(graph.output_names)}"
+        )
     if set(graph.output_names) & {*inputs}:
         raise ModelError(f"{recipe.name}: an output is an input: not a network")
     dims = graph.inputs[0].type.tensor_type.shape.dim
     if len(dims) != 4 or dims[1].dim_value not in (0, 3):
         raise ModelError(f"{recipe.name}: expected an input of shape (N, 3, H, W), the file has {len(dims)} axes")
     fixed = tuple(d.dim_value for d in dims[2:])
-    if recipe.input_size is not None and any(size not in (0, want) for size, want in zip(fixed, recipe.input_size, strict=True)):
+    if recipe.input_size is not None and any(
+        size not in (0, want) for size, want in zip(fixed, recipe.input_size, strict=True)
+    ):
         raise ModelError(f"{recipe.name}: the recipe says {recipe.input_size} (height, width), the file has {fixed}")
     if recipe.input_size is None and any(fixed):
-        raise ModelError(f"{recipe.name}: the recipe says any input size, the file is fixed at {fixed}; write that size")
+        raise ModelError(
+            f"{recipe.name}: the recipe says any input size, the file is fixed at {fixed}; write that size"
+        )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edgeface.engines.verify import EmbedderReport, Loss
     from edgeface.engines.verify_detector import DetectorReport
-    from edgeface.manifest import Kind, Reader
+    from edgeface.manifest import Kind
+    from edgeface.tables import Reader
 
 #: A loss of TAR fails when it exceeds its limit by more than this many standard errors of the measurement: on 1,500
 #: pictures the loss of an engine that lost nothing scatters by a thousandth.
@@ -30,7 +31,7 @@ class EmbedderLimits:
 
 @dataclass(frozen=True)
 class DetectorLimits:
-    """Least recall of float32's faces; `points_share` of them keep their points within `points_error` of their width."""
+    """Least recall of float32's faces; `points_share` of them keep their points within `points_error` of the width."""
 
     recall: float = 0.99
     points_share: float = 0.98
@@ -82,7 +83,9 @@ def judge_embedder(report: EmbedderReport, share: float, limits: EmbedderLimits,
         if 1e-4 in by_rate:
             at = by_rate[1e-4]
             found.append(_loss(f"{prefix}tar_loss_1e4", at.loss, limits.tar_loss_1e4, at.error, at))
-            found.append(_loss(f"{prefix}cross_tar_loss_1e4", at.cross_loss, limits.cross_tar_loss_1e4, at.cross_error, at))
+            found.append(
+                _loss(f"{prefix}cross_tar_loss_1e4", at.cross_loss, limits.cross_tar_loss_1e4, at.cross_error, at)
+            )
             shift = abs(at.shift)
             passed = shift <= limits.threshold_shift
             found.append(Finding(f"{prefix}threshold_shift", shift, limits.threshold_shift, passed, "at FAR 1e-4"))

@@ -1,4 +1,4 @@
-"""Gathers what a build measures with: calibration and held-out pictures of different people, refused when they do not do."""
+"""Gathers what a build measures with: pictures to calibrate on, and pictures of other people to verify on."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def gather(
             both.append(frame_inputs(recipe, pictures, max_side_px=max_side_px, tick=tick))
     (calibration, taken, dropped), (held_out, kept, lost) = both
     if len(calibration) < LEAST_PICTURES:
-        example = next(iter(dropped.items()), ("", ""))
+        example = "".join(f": {path}: {reason}" for path, reason in list(dropped.items())[:1])
         raise BuildError(
             f"{folder}: {len(calibration)} usable calibration pictures, at least {LEAST_PICTURES} are needed; of "
-            f"{len(split.calibration)} chosen, {len(dropped)} gave none{': %s: %s' % example if dropped else ''}"
+            f"{len(split.calibration)} chosen, {len(dropped)} gave none{example}"
         )
     if len(held_out) < LEAST_HELD_OUT:
         raise BuildError(

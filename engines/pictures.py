@@ -149,9 +149,10 @@ def _crop(
     frame: ByteArray, landmarks: FloatArray, template: FloatArray, size: tuple[int, int]
 ) -> npt.NDArray[np.uint8]:
     tensor = np.empty((1, 3, *size), np.float32)
-    crop = np.empty((1, *size, 3), np.uint8)
-    kernels.align(frame, landmarks, template, tensor, crops=crop)
-    return crop[0]
+    crops = np.empty((1, *size, 3), np.uint8)
+    kernels.align(frame, landmarks, template, tensor, crops=crops)
+    crop: npt.NDArray[np.uint8] = crops[0]
+    return crop
 
 
 def frame_inputs(

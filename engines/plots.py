@@ -14,7 +14,13 @@ COLOURS = ("#1b6ca8", "#d1495b", "#5b8c5a", "#8e6c8a")
 
 
 def lines(
-    title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, log_x: bool = False, log_y: bool = False
+    title: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    x: str,
+    y: str,
+    log_x: bool = False,
+    log_y: bool = False,
 ) -> str:
     """Lines through points; on a logarithmic axis points at or below zero are left out."""
     kept = {
@@ -46,15 +52,20 @@ def bars(title: str, values: Sequence[tuple[str, float]], *, y: str) -> str:
         top, bottom = sorted((to_y(value), to_y(0.0)))
         parts.append(
             f'<rect x="{MARGIN + number * step:.1f}" y="{top:.1f}" width="{max(step - 1, 0.5):.1f}" '
-            f'height="{max(bottom - top, 0.5):.1f}" fill="{COLOURS[0]}"><title>{html.escape(name)}: {value:.4g}</title></rect>'
+            f'height="{max(bottom - top, 0.5):.1f}" fill="{COLOURS[0]}">'
+            f"<title>{html.escape(name)}: {value:.4g}</title></rect>"
         )
-    return _frame(title, "".join(parts), [], f"{len(values)} layers, input to output", y, ([1, len(values)], [low, high]))
+    return _frame(
+        title, "".join(parts), [], f"{len(values)} layers, input to output", y, ([1, len(values)], [low, high])
+    )
 
 
 def histogram_lines(histogram: Mapping[str, object]) -> list[tuple[float, float]]:
     """Points of a histogram of the report, as shares."""
     low, high, counts = histogram["low"], histogram["high"], histogram["counts"]
-    assert isinstance(low, (int, float)) and isinstance(high, (int, float)) and isinstance(counts, list)
+    assert isinstance(low, (int, float))
+    assert isinstance(high, (int, float))
+    assert isinstance(counts, list)
     total = max(sum(counts), 1)
     return [(low + (i + 0.5) * (high - low) / len(counts), count / total) for i, count in enumerate(counts)]
 
@@ -81,7 +92,8 @@ def _frame(
     text = [
         f'<text x="{MARGIN}" y="14" class="t">{html.escape(title)}</text>',
         f'<text x="{(MARGIN + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{html.escape(x)}</text>',
-        f'<text x="12" y="{HEIGHT / 2}" transform="rotate(-90 12 {HEIGHT / 2})" text-anchor="middle">{html.escape(y)}</text>',
+        f'<text x="12" y="{HEIGHT / 2}" transform="rotate(-90 12 {HEIGHT / 2})" text-anchor="middle">'
+        f"{html.escape(y)}</text>",
         f'<text x="{MARGIN}" y="{bottom + 14}">{min(ends[0]):.3g}</text>',
         f'<text x="{right}" y="{bottom + 14}" text-anchor="end">{max(ends[0]):.3g}</text>',
         f'<text x="{MARGIN - 3}" y="{bottom}" text-anchor="end">{min(ends[1]):.3g}</text>',
@@ -89,7 +101,8 @@ def _frame(
     ]
     for number, name in enumerate(names):
         text.append(
-            f'<text x="{right - 4}" y="{36 + 14 * number}" text-anchor="end" fill="{COLOURS[number % 4]}">{html.escape(name)}</text>'
+            f'<text x="{right - 4}" y="{36 + 14 * number}" text-anchor="end" fill="{COLOURS[number % 4]}">'
+            f"{html.escape(name)}</text>"
         )
     axes = f'<path d="M{MARGIN} 24V{bottom}H{right}" fill="none" stroke="#888"/>'
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" width="{WIDTH}">{axes}{inside}{"".join(text)}</svg>'

@@ -13,14 +13,49 @@ if TYPE_CHECKING:
 
     from edgeface.engines.graph import Array
 
-#: Opset of what we write: the first in which QuantizeLinear takes FP16, and known to TensorRT 10.3 (which reads up to 20).
+#: Opset of what we write: the first in which QuantizeLinear takes FP16, and one that TensorRT 10.3 reads (up to 20).
 OPSET = 19
 #: Operators that opsets 20 and 21 only opened to further types: an older version computes the same in float32.
 #: Source: the onnx change log of operators (docs/Changelog.md).
 SAME_SINCE_19 = frozenset(
-    "Add AveragePool BatchNormalization Cast Clip Concat Constant Conv Div Dropout Flatten Gemm GlobalAveragePool Identity "
-    "LeakyRelu MatMul Max MaxPool Min Mul PRelu Pad ReduceMean Relu Reshape Resize Shape Sigmoid Softmax Split Sqrt Squeeze "
-    "Sub Tanh Transpose Unsqueeze".split()
+    [
+        "Add",
+        "AveragePool",
+        "BatchNormalization",
+        "Cast",
+        "Clip",
+        "Concat",
+        "Constant",
+        "Conv",
+        "Div",
+        "Dropout",
+        "Flatten",
+        "Gemm",
+        "GlobalAveragePool",
+        "Identity",
+        "LeakyRelu",
+        "MatMul",
+        "Max",
+        "MaxPool",
+        "Min",
+        "Mul",
+        "PRelu",
+        "Pad",
+        "ReduceMean",
+        "Relu",
+        "Reshape",
+        "Resize",
+        "Shape",
+        "Sigmoid",
+        "Softmax",
+        "Split",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+        "Tanh",
+        "Transpose",
+        "Unsqueeze",
+    ]
 )
 
 

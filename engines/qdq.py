@@ -71,7 +71,22 @@ def insert(graph: Graph, layers: Collection[str], ranges: Mapping[str, float], *
     shared: dict[tuple[str, int], str] = {}
     for node in chosen:
         _weights(graph, node, shared)
+    for node in list(graph.nodes):
+        if node.op_type == "Min":
+            _drop_bound(graph, node)
     return graph
+
+
+def _drop_bound(graph: Graph, node: onnx.NodeProto) -> None:
+    """Take out a Min with constant bounds that the quantiser behind it saturates below anyway."""
+    after = graph.readers(node.output[0])
+    bounds = [graph.constants[name] for name in node.input if name in graph.constants]
+    if len(bounds) != 1 or len(node.input) != 2 or graph.is_output(node.output[0]):
+        return
+    if len(after) == 1 and after[0].op_type == "QuantizeLinear":
+        last = (STEPS - 0.5) * float(graph.constants[after[0].input[1]])  # from here on all values become 127
+        if float(bounds[0].min()) >= last:
+            graph.remove(node)
 
 
 def _activation(graph: Graph, tensor: str, nodes: list[onnx.NodeProto], limit: float, zero: str) -> None:
@@ -91,9 +106,9 @@ def _weights(graph: Graph, node: onnx.NodeProto, shared: dict[tuple[str, int], s
         steps, scales = quantize_weight(graph.constants[name], axis)
         held = graph.add_constant(f"{name}.q", steps)
         scale = graph.add_constant(f"{name}.s", scales)
-        # Zero points may be left out by the standard, but onnxruntime 1.32 then makes a wrong one for INT8 on x86.
-        zeros = f"zeros_{len(scales)}"
-        graph.constants.setdefault(zeros, np.zeros(len(scales), np.int8))
+        # The standard lets zero points out or share them, but onnxruntime 1.32 on x86 rewrites those of INT8 weights
+        # one by one and then fails.
+        zeros = graph.add_constant(f"{name}.z", np.zeros(len(scales), np.int8))
         back = graph.fresh(f"{name}.dq")
         pair = helper.make_node("DequantizeLinear", [held, scale, zeros], [back], name=back, axis=axis)
         graph.insert_after(None, [pair])

@@ -18,10 +18,15 @@ from edgeface.errors import BuildError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    import numpy as np
+    import numpy.typing as npt
+
     from edgeface.engines.graph import Graph
     from edgeface.engines.pictures import Inputs
     from edgeface.engines.recipe import Recipe
     from edgeface.types import FloatArray
+
+    Means = npt.NDArray[np.float64]
 
     #: Called with what begins and its number of steps; gives a function to call with the steps done since.
     Stage = Callable[[str, int], Callable[[int], None]]
@@ -97,7 +102,9 @@ def quantize(
     known = {node.name for node in graph.weighted()}
     unknown = sorted(set(recipe.keep_float) - known)
     if unknown:
-        raise BuildError(f"{recipe.name}: build.keep_float: no layer {unknown[0]!r}; layers are {', '.join(sorted(known))}")
+        raise BuildError(
+            f"{recipe.name}: build.keep_float: no layer {unknown[0]!r}; layers are {', '.join(sorted(known))}"
+        )
     layers = [n.name for n in graph.weighted() if n.name not in recipe.keep_float and not qdq.float_inputs(n, graph)]
     names = read_tensors(graph)
     middle = len(inputs) * 2 // 3
@@ -125,7 +132,7 @@ def quantize(
     return best
 
 
-def output_means(equal: Graph, inputs: Inputs) -> dict[str, FloatArray]:
+def output_means(equal: Graph, inputs: Inputs) -> dict[str, Means]:
     """Mean of each channel of what the layers give in float32, on the pictures that biases are corrected on."""
     outputs = [node.output[0] for node in equal.weighted() if node.op_type in ("Conv", "Gemm")]
     found = collect(equal, inputs.part(0, CORRECTION_CROPS), outputs, histogram=False)
@@ -137,7 +144,7 @@ def finish(
     inputs: Inputs,
     layers: Collection[str],
     ranges: Mapping[str, float],
-    means: Mapping[str, FloatArray] | None = None,
+    means: Mapping[str, Means] | None = None,
 ) -> Graph:
     """Write Q/DQ for some layers into an equalised network and correct the biases."""
     result = qdq.insert(equal, layers, ranges)

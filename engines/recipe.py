@@ -14,11 +14,13 @@ from edgeface.manifest import (
     ARCFACE_112,
     Kind,
     Preprocessing,
-    Reader,
+    Recognizability,
     Thresholds,
     parse_preprocessing,
+    parse_recognizability,
     parse_thresholds,
 )
+from edgeface.tables import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +33,7 @@ else:
 FORMAT = "edgeface-recipe"
 VERSION = 1
 HEADS = ("yunet", "scrfd")
-TABLES = {"source", "input", "output", "thresholds", "limits", "build", "card"}
+TABLES = {"source", "input", "output", "thresholds", "recognizability", "limits", "build", "card"}
 TOP_LEVEL = {"format", "version", "name", "kind", "licence", *TABLES}
 
 
@@ -72,6 +74,7 @@ class Recipe:
     dimension: int
     template: tuple[tuple[float, float], ...]
     thresholds: Thresholds | None
+    recognizability: Recognizability | None
     limits: Limits
     keep_float: tuple[str, ...]
     card: Mapping[str, Any]
@@ -151,6 +154,11 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         dimension=output.integer("dimension", low=2, high=1 << 14) if embedder else 0,
         template=_template(output, size) if embedder and size else (),
         thresholds=parse_thresholds(read.table("thresholds")) if "thresholds" in document else None,
+        recognizability=parse_recognizability(
+            read.table("recognizability"), output.integer("dimension", low=2, high=1 << 14)
+        )
+        if "recognizability" in document
+        else None,
         limits=parse_limits(read.table("limits") if "limits" in document else None, kind),
         keep_float=_keep_float(read),
         card=card.document,

@@ -64,7 +64,12 @@ def _findings(findings: Sequence[Mapping[str, Any]]) -> str:
 def _plan(document: Mapping[str, Any]) -> str:
     names = ", ".join(document["float_layers"]) or "none"
     rows = [
-        (a["precision"], len(a["float_layers"]), a["passed"], "; ".join(f["name"] for f in a["findings"] if not f["passed"]))
+        (
+            a["precision"],
+            len(a["float_layers"]),
+            a["passed"],
+            "; ".join(f["name"] for f in a["findings"] if not f["passed"]),
+        )
         for a in document["attempts"]
     ]
     tried = [(c["strength"], c["policy"], c["error"]) for c in document["candidates"]]
@@ -104,7 +109,14 @@ def _plots(document: Mapping[str, Any]) -> str:
     plots = [
         lines("Cosine of each embedding to float32", cosine, x="cosine", y="share"),
         lines("Similarities of pairs", histograms, x="similarity", y="share"),
-        lines("Detection error trade-off", figures.get("det", {}), x="false accept rate", y="false reject rate", log_x=True, log_y=True),
+        lines(
+            "Detection error trade-off",
+            figures.get("det", {}),
+            x="false accept rate",
+            y="false reject rate",
+            log_x=True,
+            log_y=True,
+        ),
         bars("Signal to error of each layer's output", errors, y="dB"),
         lines("Ranges of the layers' inputs", ranges, x="layer", y="magnitude", log_y=True),
         lines("Largest channel over the median one", spreads, x="layer", y="ratio", log_y=True),
@@ -113,7 +125,17 @@ def _plots(document: Mapping[str, Any]) -> str:
 
 
 def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
-    columns = ("layer", "operator", "macs", "precision", "error_db", "range_before", "range_after", "spread_before", "spread_after")
+    columns = (
+        "layer",
+        "operator",
+        "macs",
+        "precision",
+        "error_db",
+        "range_before",
+        "range_after",
+        "spread_before",
+        "spread_after",
+    )
     return "<h2>Layers</h2>" + _table(columns, [[row.get(c) for c in columns] for row in layers])
 
 

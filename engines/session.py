@@ -51,7 +51,7 @@ class Runner:
             self._session = onnxruntime.InferenceSession(
                 graph.to_bytes(extra_outputs=wanted), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # noqa: BLE001 - onnxruntime raises unrelated types
+        except Exception as error:
             raise BuildError(f"{graph.name}: onnxruntime cannot load the network: {str(error)[:400]}") from error
         self._input = graph.input_name
         self._wanted = wanted
@@ -67,7 +67,7 @@ class Runner:
                 part = np.concatenate([part, np.repeat(part[-1:], self.batch - count, axis=0)])
             try:
                 values = self._session.run(self._wanted, {self._input: part})
-            except Exception as error:  # noqa: BLE001 - onnxruntime raises unrelated types
+            except Exception as error:
                 raise BuildError(f"onnxruntime failed while it ran the network: {str(error)[:400]}") from error
             yield {name: value[:count] for name, value in zip(self._wanted, values, strict=True)}
             if tick is not None:

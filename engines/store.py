@@ -68,7 +68,9 @@ def store(folder: Path, recipe: Recipe, precision: str, artefact: Artefact | Non
         write_atomically(path, artefact.content)
         write_atomically(manifest_path(path), artefact.manifest.to_json().encode())
     except OSError as error:
-        raise BuildError(f"{folder}: cannot write the engine: {error}; free some space or choose another --out") from error
+        raise BuildError(
+            f"{folder}: cannot write the engine: {error}; free some space or choose another --out"
+        ) from error
     return path
 
 

@@ -1,4 +1,4 @@
-"""What the tests share: models of their own model folder, the photographs of the demo, the command line in this process."""
+"""What the tests share: a model folder of their own, the photographs of the demo, the command line in this process."""
 
 from __future__ import annotations
 

@@ -22,22 +22,49 @@ if TYPE_CHECKING:
 @click.command("build")
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 @click.option("--all", "every", is_flag=True, help="Build all shipped recipes.")
-@click.option("--calibration", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
-              help="Folder of photographs or crops, best one folder a person; for a detector, of frames.")
-@click.option("--pairs", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
-              help="Verify on the people of this pairs file (LFW's format) who were not calibrated on.")
-@click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
-              help="Folder of the pairs file's photographs (default: the calibration folder).")
-@click.option("--target", type=click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"]), default="onnxruntime",
-              show_default=True, help="What shall run the engine.")
-@click.option("--precision", type=click.Choice(["int8", "mixed", "fp16", "fp32"]), default=None,
-              help="Default: INT8, with as few layers in float as the limits need. int8: INT8 alone or nothing.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=None,
-              help="Folder of engine and report (default: the model folder).")
-@click.option("--pictures", type=click.IntRange(32, 512), default=384, show_default=True,
-              help="Most calibration pictures.")
-@click.option("--held-out", type=click.IntRange(50, 20000), default=2000, show_default=True,
-              help="Most verification pictures.")
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of photographs or crops, best one folder a person; for a detector, of frames.",
+)
+@click.option(
+    "--pairs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="Verify on the people of this pairs file (LFW's format) who were not calibrated on.",
+)
+@click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="Folder of the pairs file's photographs (default: the calibration folder).",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"]),
+    default="onnxruntime",
+    show_default=True,
+    help="What shall run the engine.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["int8", "mixed", "fp16", "fp32"]),
+    default=None,
+    help="Default: INT8, with as few layers in float as the limits need. int8: INT8 alone or nothing.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    help="Folder of engine and report (default: the model folder).",
+)
+@click.option(
+    "--pictures", type=click.IntRange(32, 512), default=384, show_default=True, help="Most calibration pictures."
+)
+@click.option(
+    "--held-out", type=click.IntRange(50, 20000), default=2000, show_default=True, help="Most verification pictures."
+)
 @click.option("--force", is_flag=True, help="Build even what is up to date.")
 @json_option
 def command(recipes: tuple[str, ...], every: bool, as_json: bool, **given: Any) -> None:  # fmt: skip
@@ -128,7 +155,9 @@ def _show(built: Built) -> None:
         (f["name"], f"{f['value']:.5f}", f"{f['limit']:g}", "holds" if f["passed"] else "FAILS", f["note"])
         for f in document["findings"]
     ]
-    print_table(f"{document['recipe']}: {built.precision} against float32", ("limit", "measured", "allowed", "", ""), rows)
+    print_table(
+        f"{document['recipe']}: {built.precision} against float32", ("limit", "measured", "allowed", "", ""), rows
+    )
     file = document["file"]
     left = ", ".join(document["float_layers"]) or "none"
     click.echo(f"{document['int8_share']:.2%} of the multiply-accumulates in INT8; layers left in float: {left}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def engine_files() -> list[Path]:
     """The TensorRT engines of the model folder."""
-    return sorted((home() / "models").glob("*.engine"))
+    return sorted((home() / "models").glob("*.plan"))
 
 
 def models() -> Iterator[Finding]:
@@ -47,14 +47,14 @@ def engines(board: Board | None) -> Iterator[Finding]:
         if board is None:
             yield Finding("engines", "good", "none: models run on the CPU")
         else:
-            yield Finding("engines", "warning", "none: models run on the CPU of this board",
-                          "edgeface build yunet --runtime tensorrt; edgeface build sface --runtime tensorrt")  # fmt: skip
+            mend = "edgeface build yunet --target tensorrt; edgeface build sface --target tensorrt"
+            yield Finding("engines", "warning", "none: models run on the CPU of this board", mend)
     for path in files:
         name = f"engine {path.name}"
         try:
             manifest = read_manifest(path)
         except EdgefaceError as error:
-            yield Finding(name, "fault", str(error), f"edgeface build {path.name.split('.')[0]} --runtime tensorrt")
+            yield Finding(name, "fault", str(error), f"edgeface build {path.name.split('.')[0]} --target tensorrt")
             continue
         try:
             check_file(path, manifest)

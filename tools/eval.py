@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from edgeface.errors import EdgefaceError, InputError
+from edgeface.tools.eval_quality import quality
 from edgeface.tools.output import json_option, print_json, print_table, progress_bar, threads_option
 
 if TYPE_CHECKING:
@@ -143,3 +144,6 @@ def _show(result: dict[str, Any]) -> None:
     print_table("true accept rates", ("over", "FAR", "TAR", "similarity", "note"), rows)
     times = [(stage, value["median"], value["p99"]) for stage, value in result["stages_ms"].items()]
     print_table("milliseconds", ("stage", "median", "p99"), times)
+
+
+command.add_command(quality)

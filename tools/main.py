@@ -19,6 +19,7 @@ COMMANDS = {
     "detect": "Find the faces of photographs.",
     "enroll": "Enrol a person from photographs.",
     "identify": "Say who is in photographs.",
+    "watch": "Say who comes and goes in front of a camera.",
     "verify": "Say whether two photographs show one person.",
     "gallery": "Look after the people of a gallery.",
     "doctor": "Examine this machine and say how to mend what is wrong.",

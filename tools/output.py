@@ -51,6 +51,8 @@ def decision_options(function: F) -> F:
     options = [
         click.option("--fmr", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=None,
                      help="False match rate of one comparison (default 1e-4)."),
+        click.option("--fpir", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=None,
+                     help="False positive identification rate of one search instead, whatever the number of people."),
         click.option("--threshold", type=click.FloatRange(-1, 1), default=None, help="A similarity instead of a rate."),
     ]  # fmt: skip
     for option in reversed(options):

@@ -26,6 +26,18 @@ class Board:
     jetpack: str
     power_mode: str
 
+    @property
+    def slug(self) -> str:
+        """The model without spaces, as `edgeface build` writes it into manifests."""
+        return self.model.replace(" ", "-").replace("/", "-")
+
+    def runs(self, jetpack: str) -> bool:
+        """Whether that is the board's JetPack: by version, or by the line of /etc/nv_tegra_release."""
+        l4t = _l4t(jetpack)
+        if l4t:
+            return not self.l4t or l4t == self.l4t
+        return not self.jetpack or jetpack == self.jetpack
+
 
 def read_board(root: Path = Path("/")) -> Board | None:
     """The board under the file system `root`, or None where that is no Jetson."""
@@ -33,8 +45,7 @@ def read_board(root: Path = Path("/")) -> Board | None:
     model = _text(root / "proc/device-tree/model").rstrip("\0\n")
     if not release and "Jetson" not in model:
         return None
-    found = re.search(r"R(\d+)[^,]*,\s*REVISION:\s*([\d.]+)", release)
-    l4t = f"{found[1]}.{found[2]}" if found else ""
+    l4t = _l4t(release)
     mode = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status"))
     return Board(
         model=model or "unknown Jetson",
@@ -42,6 +53,12 @@ def read_board(root: Path = Path("/")) -> Board | None:
         jetpack=_jetpack_package(root) or _jetpack_of(l4t),
         power_mode=str(int(mode[1])) if mode else "",
     )
+
+
+def _l4t(release: str) -> str:
+    """``36.4.3`` from ``# R36 (release), REVISION: 4.3, ...``; empty from anything else."""
+    found = re.search(r"R(\d+)[^,]*,\s*REVISION:\s*([\d.]+)", release)
+    return f"{found[1]}.{found[2]}" if found else ""
 
 
 def _jetpack_package(root: Path) -> str:

@@ -7,17 +7,20 @@ says beforehand what the engine was built for. The keys of its `build` table sta
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeface.errors import EngineIncompatibleError, ModelNotFoundError
 from edgeface.manifest import read_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from edgeface.manifest import Manifest
     from edgeface.runtime.board import Board
     from edgeface.runtime.cuda import GpuFacts
+
+UNKNOWN_DEVICE = "this-machine"  # what `edgeface build` writes where no device tree names the board
 
 
 def check_engine(
@@ -47,7 +50,7 @@ def check_engine(
 
 def rebuild_command(manifest: Manifest) -> str:
     """The command that builds this engine again."""
-    return f"edgeface build {manifest.name} --precision {manifest.precision} --runtime {manifest.runtime}"
+    return f"edgeface build {manifest.name} --precision {manifest.precision} --target {manifest.runtime}"
 
 
 def _software(manifest: Manifest, version: str) -> list[str]:
@@ -80,20 +83,28 @@ def _source(path: Path, manifest: Manifest) -> list[str]:
 
 def _hardware(manifest: Manifest, gpu: GpuFacts, board: Board | None) -> list[str]:
     build = manifest.build
+    device, jetpack = build.get("device"), build.get("jetpack")
     differences = []
-    built = build.get("compute_capability")
-    # TensorRT-RTX compiles for several compute capabilities at once: a list, or numbers with commas between.
-    allowed = built if isinstance(built, list) else re.findall(r"\d+\.\d+", built) if isinstance(built, str) else []
-    if not allowed:
-        differences.append("its manifest does not say for which compute capability it was built")
-    elif gpu.compute_capability not in allowed:
+    allowed = _compute_capabilities(build)
+    if allowed and gpu.compute_capability not in allowed:
         differences.append(
-            f"built for compute capability {', '.join(map(str, allowed))}, the {gpu.name} has {gpu.compute_capability}"
+            f"built for compute capability {', '.join(allowed)}, the {gpu.name} has {gpu.compute_capability}"
         )
-    device = build.get("device")
-    if manifest.runtime == "tensorrt" and device and device != gpu.name:
-        differences.append(f"built on the GPU {device}, here is {gpu.name}")
-    jetpack = build.get("jetpack")
-    if jetpack and board is not None and board.jetpack and jetpack != board.jetpack:
-        differences.append(f"built on JetPack {jetpack}, here is {board.jetpack}")
+    if not allowed and not isinstance(device, str):
+        differences.append("its manifest does not say for which compute capability or device it was built")
+    here = [gpu.name] if board is None else [gpu.name, board.slug]
+    if manifest.runtime == "tensorrt" and isinstance(device, str) and device not in (*here, UNKNOWN_DEVICE):
+        differences.append(f"built on the device {device}, here is {' in a '.join(here)}")
+    if isinstance(jetpack, str) and board is not None and not board.runs(jetpack):
+        differences.append(f"built on JetPack {jetpack}, here is {board.jetpack or board.l4t}")
     return differences
+
+
+def _compute_capabilities(build: Mapping[str, Any]) -> list[str]:
+    """Those that an engine was built for: TensorRT-RTX compiles for several at once, named ``SM86`` ...."""
+    given = build.get("compute_capability")
+    if isinstance(given, list):
+        return [str(each) for each in given]
+    if isinstance(given, str):
+        return re.findall(r"\d+\.\d+", given)
+    return [f"{major}.{minor}" for major, minor in re.findall(r"\bSM(\d+)(\d)\b", str(build.get("device", "")))]

@@ -12,7 +12,7 @@ from typing import Any
 
 def parameters_of(thing: Any) -> list[str] | None:
     """Parameters of every overload, or None where the thing tells none (pybind11 hides some signatures)."""
-    text = getattr(thing, "__doc__", None) or ""
+    text = re.sub(r"C\+\+ signature :\n.*", "", getattr(thing, "__doc__", None) or "")
     name = getattr(thing, "__name__", "")
     if not name:
         return None

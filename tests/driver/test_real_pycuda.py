@@ -61,10 +61,8 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def script(driver: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """`script(lines)`: runs them and gives what `report` printed."""
-    path = tmp_path / "first.fp32.engine"
-    content = engine_file(
-        input_name="data", low=(1, 3, 16, 16), high=(4, 3, 16, 16), outputs=["out"], network="first"
-    )
+    path = tmp_path / "first.fp32.plan"
+    content = engine_file(input_name="data", low=(1, 3, 16, 16), high=(4, 3, 16, 16), outputs=["out"], network="first")
     import hashlib
 
     manifest = Manifest(

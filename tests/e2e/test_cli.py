@@ -71,7 +71,8 @@ def test_the_version_is_the_packages(edgeface: Cli) -> None:
         ["detect", "--max-side", "31", "a.jpg"], ["verify", "a.jpg"], ["verify", "a", "b", "c"], ["enroll", "ada"],
         ["enroll", "--gallery", "g", "ada"], ["identify", "a.jpg"], ["models", "frobnicate"], ["eval", "pairs"],
         ["eval", "pairs", "--images", "x"], ["bench", "frobnicate"], ["demo", "now"], ["demo", "--threads", "0"],
-        ["identify", "--gallery", "g", "--fmr", "0", "a.jpg"], ["identify", "--gallery", "g", "--threshold", "x", "a.jpg"],
+        ["identify", "--gallery", "g", "--fmr", "0", "a.jpg"],
+        ["identify", "--gallery", "g", "--threshold", "x", "a.jpg"],
     ],
     ids=" ".join,
 )  # fmt: skip

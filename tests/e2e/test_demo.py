@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -42,14 +44,18 @@ def test_it_recognises_the_enrolled_and_not_the_stranger_offline(
 def test_the_second_run_takes_less_than_three_seconds(
     tmp_path: Path, with_models: Path, edgeface: Callable[..., Any]
 ) -> None:
+    """By the wall clock; where the machine is busy with other work, by the time that its processors gave."""
     taken = []
-    for _ in range(4):  # what else the machine does is not the demo's: once is enough
-        start = time.perf_counter()
-        assert edgeface("demo", cwd=tmp_path).code == 0
-        taken.append(time.perf_counter() - start)
-        if taken[-1] < 3.0:
+    for _ in range(4):
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert edgeface("demo", "--threads", "1", cwd=tmp_path).code == 0
+        wall_s, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        processor_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        busy = os.getloadavg()[0] > len(os.sched_getaffinity(0))
+        taken.append((wall_s, processor_s, busy))
+        if wall_s < 3.0 or (busy and processor_s < 3.0):
             return
-    pytest.fail(f"every run took longer than 3 s: {taken}")
+    pytest.fail(f"every run took longer than 3 s (wall clock, processors, whether the machine was busy): {taken}")
 
 
 def test_without_models_and_index_it_says_what_to_do(

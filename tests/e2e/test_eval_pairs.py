@@ -1,4 +1,4 @@
-"""`edgeface eval pairs`, from photographs to figures; with a customer's embedder too; and the whole of LFW where it is."""
+"""`edgeface eval pairs`, from photographs to figures; with a customer's embedder too; and all of LFW where it is."""
 
 from __future__ import annotations
 
@@ -38,7 +38,16 @@ PAIRS = (
     "Emmanuel_Macron\t1\t2\nEmmanuel_Macron\t1\tBarack_Obama\t1\n"
     "Jacinda_Ardern\t1\t2\nJacinda_Ardern\t2\tRishi_Sunak\t1\n"
 )
-KEYS = {"accuracy_mean", "accuracy_std", "pairs_tar", "all_pairs_tar", "rank1", "photos", "failures_to_detect", "stages_ms"}
+KEYS = {
+    "accuracy_mean",
+    "accuracy_std",
+    "pairs_tar",
+    "all_pairs_tar",
+    "rank1",
+    "photos",
+    "failures_to_detect",
+    "stages_ms",
+}
 RATES = ["1e-2", "1e-3", "1e-4", "1e-5", "1e-6"]
 
 
@@ -89,7 +98,13 @@ def test_the_figures_and_their_keys(tiny: list[str], with_models: Path, tmp_path
 def test_as_a_table(tiny: list[str], with_models: Path, cli: Cli) -> None:
     ran = cli(*tiny, "--threads", "1")
     assert ran.code == 0, ran.err
-    for words in ("accuracy 100.00 % +- 0.00", "6 photographs, 0 without a face", "fewer than 10 pairs", "p99", "1 thread"):
+    for words in (
+        "accuracy 100.00 % +- 0.00",
+        "6 photographs, 0 without a face",
+        "fewer than 10 pairs",
+        "p99",
+        "1 thread",
+    ):
         assert words in ran.out
 
 
@@ -172,8 +187,8 @@ def test_a_customers_embedder_works_by_its_recipe_alone(
             assert recognizer.policy.fmr is None
     with pytest.raises(ConfigurationError, match="no measured operating points"):
         FaceRecognizer.open(tmp_path / "own.gallery", embedder="customer")
-    ran = cli("identify", "--gallery", tmp_path / "own.gallery", "--embedder", "customer", "--threshold", "0.4", "--json",
-              demo_photo("jacinda_ardern_2022.jpg"))  # fmt: skip
+    options = ["--gallery", str(tmp_path / "own.gallery"), "--embedder", "customer", "--threshold", "0.4", "--json"]
+    ran = cli("identify", *options, demo_photo("jacinda_ardern_2022.jpg"))
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["photos"][0]["faces"][0]["name"] == "Jacinda"
 
@@ -185,7 +200,10 @@ def test_a_customers_model_that_is_another_is_refused(customer: Path, tiny: list
     for change, said in (
         (lambda: model.write_bytes(content[:-1]), "the published file is not the pinned one"),
         (model.unlink, "cannot read its source file"),
-        (lambda: (model.write_bytes(content), customer.write_text(text.replace("input0", "image"))), "expected one input"),
+        (
+            lambda: (model.write_bytes(content), customer.write_text(text.replace("input0", "image"))),
+            "expected one input",
+        ),
         (lambda: customer.write_text(text.replace("dimension = 128", "dimension = 512")), "(N, 512)"),
     ):
         change()

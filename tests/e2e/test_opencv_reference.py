@@ -43,8 +43,9 @@ def reference(model_home: Path) -> Reference:
         _, rows = cv2.FaceDetectorYN.create(path, "", size, MIN_SCORE - NEAR, MAX_OVERLAP, 5000).detect(frame)
         if rows is None:
             return Faces.empty()
-        boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
-        return Faces(boxes, rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2))
+        found: npt.NDArray[np.float32] = np.asarray(rows, np.float32)
+        boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:4]], axis=1)
+        return Faces(boxes, found[:, 14], found[:, 4:14].reshape(-1, 5, 2))
 
     return detect
 
@@ -102,7 +103,10 @@ def test_frames_with_many_faces(
 
 
 def test_frames_without_any(detector: Detector, reference: Reference) -> None:
-    for frame in (np.zeros((240, 320, 3), np.uint8), np.random.default_rng(1).integers(0, 256, (240, 320, 3), np.uint8)):
+    for frame in (
+        np.zeros((240, 320, 3), np.uint8),
+        np.random.default_rng(1).integers(0, 256, (240, 320, 3), np.uint8),
+    ):
         assert len(detector.detect(frame)) == len(reference(frame)) == 0
 
 

@@ -112,7 +112,9 @@ def test_frames_from_thumbnails_to_8k(size: tuple[int, int], people: FaceRecogni
     ratio = min(height / photo.shape[0], width / photo.shape[1])
     inner = (round(photo.shape[0] * ratio), round(photo.shape[1] * ratio))
     frame: npt.NDArray[np.uint8] = np.full((height, width, 3), 60, np.uint8)
-    frame[: inner[0], : inner[1]] = cv2.resize(photo, inner[::-1], interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR)
+    frame[: inner[0], : inner[1]] = cv2.resize(
+        photo, inner[::-1], interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
+    )
     (person,) = people.recognize(frame)
     assert person.name == "Jacinda"
     (original,) = people.detector.detect(photo)

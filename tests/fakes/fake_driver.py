@@ -1,4 +1,4 @@
-"""The real pycuda without a GPU: compiles `libcuda.c`, to be preloaded, and stands for the device in `fake_tensorrt`."""
+"""The real pycuda without a GPU: compiles `libcuda.c`, to be preloaded; stands for the device in `fake_tensorrt`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _run(*command: str) -> str:
 
 
 class Device:
-    """What `FakeTensorRt` needs of a device, over the preloaded driver. The network runs at once, in the caller's thread."""
+    """What `FakeTensorRt` needs of a device, over the preloaded driver. The network runs at once."""
 
     broken = ""
 

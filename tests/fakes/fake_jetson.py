@@ -45,7 +45,7 @@ class Jetson:
     folder: Path
     manifest: Callable[..., Manifest]
 
-    def write(self, content: bytes | None = None, *, name: str = "tones.fp32.engine", **changes: Any) -> Path:
+    def write(self, content: bytes | None = None, *, name: str = "tones.fp32.plan", **changes: Any) -> Path:
         """Write an engine with its manifest; by default the network `tones`, batches of 1 to 4."""
         if content is None:
             content = engine_file(

@@ -239,7 +239,7 @@ class FakeTensorRt:
                 self.in_flight += 1
 
                 def work() -> None:
-                    tensor = np.array(device.view(self.addresses[header["input"]], math.prod(shape)))
+                    tensor = device.view(self.addresses[header["input"]], math.prod(shape))
                     values = self.owner.run(tensor.reshape(shape))
                     for name in header["outputs"]:
                         flat = np.asarray(values[name], np.float32).ravel()

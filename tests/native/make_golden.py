@@ -3,8 +3,8 @@
     python tests/native/make_golden.py [FILE]
 
 The file is a list of cases: three little-endian uint32 (kernel, number of arrays, 0), then each array as two uint32
-(bytes, 0) and its bytes, padded to a multiple of 8. The first array of a case is its float64 parameters, in the order that
-kernels_test.cpp reads them. The unit tests check that the file is what this script writes.
+(bytes, 0) and its bytes, padded to a multiple of 8. The first array of a case is its float64 parameters, in the order
+that kernels_test.cpp reads them. The unit tests check that the file is what this script writes.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ def case(kernel: int, parameters: list[float], *arrays: Array) -> bytes:
 
 
 def frame(rng: np.random.Generator, pixel_format: str, height: int, width: int) -> Array:
+    planar = (height * 3 // 2, width)
     shapes = {"gray": (height, width), "bgra": (height, width, 4), "yuyv": (height, width, 2)}
-    shape = (height * 3 // 2, width) if pixel_format in ("nv12", "i420") else shapes.get(pixel_format, (height, width, 3))
-    return rng.integers(0, 256, shape, np.uint8)
+    shapes |= {"nv12": planar, "i420": planar}
+    return rng.integers(0, 256, shapes.get(pixel_format, (height, width, 3)), np.uint8)
 
 
 def pixel_cases(rng: np.random.Generator) -> list[bytes]:
@@ -99,10 +100,10 @@ def decode_cases(rng: np.random.Generator) -> list[bytes]:
         anchors, size, strides = 1 + turn % 2, (17, 33), (8, 16, 32)
         outputs: dict[str, Array] = {}
         flat: list[Array] = []
-        names = (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)) if anchors == 1 else (("score", 1), ("bbox", 4), ("kps", 10))
+        scores = [("cls", 1), ("obj", 1)] if anchors == 1 else [("score", 1)]
         for stride in strides:
             count = -(-size[0] // stride) * -(-size[1] // stride) * anchors
-            for name, columns in names:
+            for name, columns in (*scores, ("bbox", 4), ("kps", 10)):
                 values = rng.uniform(0, 1.1, (count, columns)).astype(np.float32)
                 if columns == 1:
                     values = (np.rint(values * 16) / 16).astype(np.float32)  # ties
@@ -112,9 +113,9 @@ def decode_cases(rng: np.random.Generator) -> list[bytes]:
         options: dict[str, Any] = {"size": size, "strides": strides, "score_threshold": 0.5, "nms_iou": 0.3}
         options |= {"top_k": (5000, 40)[turn // 2], "max_faces": (None, 4)[turn // 2]}
         decode = reference.decode_yunet if anchors == 1 else reference.decode_scrfd
-        boxes, scores, landmarks = decode(outputs, **options)
-        parameters = [*size, anchors, 0.5, 0.3, options["top_k"], options["max_faces"] or 5000, len(scores)]
-        found.append(case(DECODE, parameters, *flat, boxes, scores, landmarks))
+        boxes, confidences, landmarks = decode(outputs, **options)
+        parameters = [*size, anchors, 0.5, 0.3, options["top_k"], options["max_faces"] or 5000, len(confidences)]
+        found.append(case(DECODE, parameters, *flat, boxes, confidences, landmarks))
     return found
 
 

@@ -76,9 +76,7 @@ def test_an_input_that_is_not_square_keeps_the_manifests_template(embedder_manif
 
 
 @pytest.mark.parametrize("vector", [np.zeros(8), np.full(8, np.nan), np.r_[np.inf, np.ones(7)]])
-def test_a_vector_without_direction_is_an_error(
-    vector: FloatArray, embedder_manifest: Callable[..., Manifest]
-) -> None:
+def test_a_vector_without_direction_is_an_error(vector: FloatArray, embedder_manifest: Callable[..., Manifest]) -> None:
     engine = FakeEngine(embedder_manifest(), lambda t: {"embedding": np.tile(vector.astype(np.float32), (len(t), 1))})
     with pytest.raises(InferenceError, match=r"tones@0/fp32: the network gave an embedding without direction"):
         Embedder(engine).embed(FRAME, FACES)
@@ -109,9 +107,7 @@ def test_a_batch_that_is_none_is_refused(limit: Any, tone_embedder: Callable[...
         Embedder(tone_embedder(), max_batch=limit)
 
 
-def test_misuse_is_refused(
-    spot_detector: Callable[..., FakeEngine], tone_embedder: Callable[..., FakeEngine]
-) -> None:
+def test_misuse_is_refused(spot_detector: Callable[..., FakeEngine], tone_embedder: Callable[..., FakeEngine]) -> None:
     with pytest.raises(ConfigurationError, match="spots: expected an embedder, got kind 'detector'"):
         Embedder(spot_detector())
     engine = tone_embedder()

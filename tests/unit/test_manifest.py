@@ -1,4 +1,4 @@
-"""Manifests: every key missing or of another type, hostile numbers and names, and files that are not the described ones."""
+"""Manifests: every key missing or of another type, hostile numbers and names, files that are not the described ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ GOOD = Manifest(
     build={"note": ["kept", 1]},
 )  # fmt: skip
 DOCUMENT: dict[str, Any] = json.loads(GOOD.to_json())
-OPTIONAL = {"build", "thresholds", "max_batch", "head", "input_size", "template"}
+OPTIONAL = {"recognizability", "build", "thresholds", "max_batch", "head", "input_size", "template"}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
@@ -144,7 +144,7 @@ def test_another_version_is_refused_with_what_to_do(version: object) -> None:
     "text", ["", "{", "[]", "null", "7", '"x"', "{}", '{"format": "gallery"}', "[" * 100_000, "\ufeff{}", "1" * 5000]
 )
 def test_what_is_no_manifest_is_refused(text: str) -> None:
-    with pytest.raises(RecipeError, match="not JSON|not an edgeface manifest"):
+    with pytest.raises(RecipeError, match=r"not JSON|not an edgeface manifest"):
         parse_manifest(text, where="m.json")
 
 
@@ -171,5 +171,7 @@ def test_a_model_file_is_held_against_its_checksum(tmp_path: Path) -> None:
     assert check_file(model, manifest) == content
     for damaged in (content[:-1], content + b"\0", b"", b"The weights"):
         model.write_bytes(damaged)
-        with pytest.raises(ModelIntegrityError, match=rf"got {len(damaged)} bytes with sha256 .*fetch or build it again"):
+        with pytest.raises(
+            ModelIntegrityError, match=rf"got {len(damaged)} bytes with sha256 .*fetch or build it again"
+        ):
             check_file(model, manifest)

@@ -51,7 +51,9 @@ def test_a_name_with_pattern_characters_is_first_a_name(tmp_path: Path) -> None:
 def test_a_place_without_a_photograph_is_an_error(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no photograph in this folder|no such file, folder or pattern|File name too long"):
+    with pytest.raises(
+        InputError, match=r"no photograph in this folder|no such file, folder or pattern|File name too long"
+    ):
         find_photos([place])
 
 
@@ -90,7 +92,8 @@ def test_a_phones_orientation_is_obeyed(orientation: int, upright: npt.NDArray[n
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff", b"no picture at all", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n" + bytes(40), b"BM" + bytes(60)]
+    "content",
+    [b"", b"\xff", b"no picture at all", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n" + bytes(40), b"BM" + bytes(60)],
 )
 def test_what_is_no_picture_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.jpg"

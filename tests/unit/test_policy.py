@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -95,9 +95,7 @@ def test_without_a_measurement_there_is_no_default(embedder_manifest: Callable[.
         {"margin": -0.01}, {"margin": 2.01}, {"margin": math.nan},
     ],
 )  # fmt: skip
-def test_options_out_of_range_are_refused(
-    options: dict[str, float], embedder_manifest: Callable[..., Manifest]
-) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any], embedder_manifest: Callable[..., Manifest]) -> None:
     with pytest.raises(InputError):
         make_policy(embedder_manifest(thresholds=TABLE), **options)
 

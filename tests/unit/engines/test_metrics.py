@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +26,11 @@ def people(seed: int, count: int, persons: int, dimension: int = 6) -> tuple[Flo
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), labels
 
 
-def every_pair(rows: Floats, labels: npt.NDArray[np.int64], others: Floats | None = None) -> tuple[list[float], list[float]]:
-    genuine, impostor = [], []
+def every_pair(
+    rows: Floats, labels: npt.NDArray[np.int64], others: Floats | None = None
+) -> tuple[list[float], list[float]]:
+    genuine: list[float] = []
+    impostor: list[float] = []
     second = rows if others is None else others
     for i in range(len(rows)):
         for j in range(len(rows)):
@@ -78,8 +82,8 @@ def test_an_operating_point_keeps_its_rate_and_is_the_lowest_that_does(
     genuine: list[int], impostor: list[int], far: float
 ) -> None:
     """With ties among the similarities, too."""
-    mates = np.sort(np.array(genuine, np.float32) / 50)
-    others = np.sort(np.array(impostor, np.float32) / 50)[::-1]
+    mates: Floats = np.sort(np.array(genuine, np.float32) / np.float32(50))
+    others: Floats = np.sort(np.array(impostor, np.float32) / np.float32(50))[::-1]
     point = metrics.operating_point(mates, others, len(others), far)
     allowed = far * len(others)
     assert (others >= np.float32(point.similarity)).sum() <= allowed + 1e-9
@@ -90,7 +94,7 @@ def test_an_operating_point_keeps_its_rate_and_is_the_lowest_that_does(
 
 
 def test_a_rate_beyond_what_was_kept_is_refused() -> None:
-    with pytest.raises(ValueError, match="do not reach a rate of 0.5"):
+    with pytest.raises(ValueError, match=r"do not reach a rate of 0\.5"):
         metrics.operating_point(np.zeros(3, np.float32), np.zeros(3, np.float32), 100, 0.5)
 
 
@@ -112,7 +116,7 @@ def naive_accuracy(similarities: Any, same: Any, folds: Any) -> list[float]:
         train = [k for k in range(len(folds)) if folds[k] != fold] or list(range(len(folds)))
         edges = [-1.0, *sorted(float(similarities[k]) for k in train), 1.0]
         tried = []
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in pairwise(edges):
             middle = (low + high) / 2
             right = sum((similarities[k] >= middle) == same[k] for k in train)
             tried.append((right, high - low, middle))

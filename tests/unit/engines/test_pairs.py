@@ -10,7 +10,11 @@ import pytest
 from edgeface.engines import pairs as protocol
 from edgeface.errors import InputError
 
-GOOD = "2\t2\nAda\t1\t2\nBob\t3\t1\nAda\t1\tBob\t1\nBob\t2\tEve\t1\nEve\t1\t2\nMary Ann\t1\t10\nEve\t2\tAda\t3\nBob\t1\tMary Ann\t1\n"
+GOOD = (
+    "2\t2\n"
+    "Ada\t1\t2\nBob\t3\t1\nAda\t1\tBob\t1\nBob\t2\tEve\t1\n"
+    "Eve\t1\t2\nMary Ann\t1\t10\nEve\t2\tAda\t3\nBob\t1\tMary Ann\t1\n"
+)
 
 
 def read(text: str | bytes, folder: Path) -> protocol.Pairs:

@@ -165,7 +165,8 @@ def test_a_wrong_value_is_refused_by_name(old: str, new: str, said: str) -> None
 
 @pytest.mark.parametrize(
     "wheel", ["tones", "tones==", "==1.0", "tones>=1.0", "--index-url=http://x", "-r x==1", "tones==1.0 --pre",
-              "tones[extra]==1.0", "tones==1.0; os_name=='posix'", "git+https://x==1", "./tones==1", "tönes==1", "tones===1"]
+              "tones[extra]==1.0", "tones==1.0; os_name=='posix'", "git+https://x==1", "./tones==1", "tönes==1",
+              "tones===1"]
 )  # fmt: skip
 def test_a_requirement_is_a_name_and_a_version_and_nothing_that_pip_obeys(wheel: str) -> None:
     with pytest.raises(RecipeError, match="wheel: expected 'name==version'"):

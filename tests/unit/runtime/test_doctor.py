@@ -81,7 +81,7 @@ def test_all_well(board: Board) -> None:
     assert findings["power"]["says"].startswith("nvpmodel mode 2, GPU at 306 of 918 MHz")
     assert findings["gpu"]["says"] == "Orin, compute capability 8.7, 8192 MB, driver for CUDA 12.6"
     assert findings["tensorrt"]["says"] == "10.3.0"
-    assert findings["engine tones.fp32.engine"]["says"].endswith("fits this machine")
+    assert findings["engine tones.fp32.plan"]["says"].endswith("fits this machine")
 
 
 def test_the_report_for_people(board: Board) -> None:
@@ -135,7 +135,7 @@ def test_a_package_that_is_not_there(
     assert mend in findings[name]["mend"]
     assert code in (3, 4)
     if name in ("tensorrt", "gpu"):
-        assert findings["engine tones.fp32.engine"]["says"].startswith("cannot run: ")
+        assert findings["engine tones.fp32.plan"]["says"].startswith("cannot run: ")
 
 
 def test_an_opencv_that_shadows_jetpacks(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,27 +171,27 @@ def test_models(board: Board) -> None:
 
 def test_engines(board: Board, jetson: Jetson) -> None:
     jetson.write(build={**BUILD, "tensorrt": "8.6.1"})
-    jetson.write(name="broken.fp32.engine").write_bytes(b"x")
-    (board.models / "bare.fp32.engine").write_bytes(b"x")
+    jetson.write(name="broken.fp32.plan").write_bytes(b"x")
+    (board.models / "bare.fp32.plan").write_bytes(b"x")
     code, findings = board.see()
     assert code == 4
-    assert "built by TensorRT 8.6.1, here is 10.3.0" in findings["engine tones.fp32.engine"]["says"]
-    assert findings["engine tones.fp32.engine"]["mend"] == "edgeface build tones --precision fp32 --runtime tensorrt"
-    assert "sha256" in findings["engine broken.fp32.engine"]["says"]
-    assert "no manifest" in findings["engine bare.fp32.engine"]["says"]
-    assert findings["engine bare.fp32.engine"]["mend"] == "edgeface build bare --runtime tensorrt"
+    assert "built by TensorRT 8.6.1, here is 10.3.0" in findings["engine tones.fp32.plan"]["says"]
+    assert findings["engine tones.fp32.plan"]["mend"] == "edgeface build tones --precision fp32 --target tensorrt"
+    assert "sha256" in findings["engine broken.fp32.plan"]["says"]
+    assert "no manifest" in findings["engine bare.fp32.plan"]["says"]
+    assert findings["engine bare.fp32.plan"]["mend"] == "edgeface build bare --target tensorrt"
 
 
 def test_a_board_without_engines(board: Board) -> None:
-    for file in board.models.glob("*.engine*"):
+    for file in board.models.glob("*.plan*"):
         file.unlink()
     code, findings = board.see()
     assert (code, findings["engines"]["state"]) == (3, "warning")
-    assert "edgeface build sface --runtime tensorrt" in findings["engines"]["mend"]
+    assert "edgeface build sface --target tensorrt" in findings["engines"]["mend"]
 
 
 def test_no_board_and_no_engine_is_no_fault(board: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for file in board.models.glob("*.engine*"):
+    for file in board.models.glob("*.plan*"):
         file.unlink()
     shutil.rmtree(board.root / "etc")
     board.write("proc/device-tree/model", "A desk")

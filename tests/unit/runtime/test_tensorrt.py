@@ -184,8 +184,8 @@ def test_two_engines_overlap(jetson: Jetson, batch: Batch) -> None:
     """Detection of the next frame runs while this one is embedded: each engine has its own stream."""
     most = [0]
     jetson.trt.networks["tones"] = _slow(0.02, [0], most)
-    one = load_engine(jetson.write(name="one.engine"), memory="copied")
-    two = load_engine(jetson.write(name="two.engine"), memory="copied")
+    one = load_engine(jetson.write(name="one.plan"), memory="copied")
+    two = load_engine(jetson.write(name="two.plan"), memory="copied")
     with one, two, ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda engine: engine.run(batch(1)), [one, two] * 5))
     assert most == [2]

@@ -124,7 +124,7 @@ def test_none_from_deserialise(jetson: Jetson) -> None:
     with pytest.raises(EngineIncompatibleError) as caught:
         jetson.load()
     assert "TensorRT 10.3.0 refuses this engine: [fake] deserialize_cuda_engine fails as asked" in str(caught.value)
-    assert "`edgeface build tones --precision fp32 --runtime tensorrt`" in str(caught.value)
+    assert "`edgeface build tones --precision fp32 --target tensorrt`" in str(caught.value)
 
 
 def test_no_room_for_an_execution_context(jetson: Jetson) -> None:
@@ -164,8 +164,7 @@ def test_tensorrts_errors_are_logged(jetson: Jetson, caplog: pytest.LogCaptureFi
         ("tensorrt", "10.16.1", r"built by TensorRT 10\.16\.1, here is 10\.3\.0"),
         ("tensorrt", None, "does not say which TensorRT built it"),
         ("compute_capability", "7.2", r"built for compute capability 7\.2, the Orin has 8\.7"),
-        ("compute_capability", None, "does not say for which compute capability"),
-        ("device", "Thor", "built on the GPU Thor, here is Orin"),
+        ("device", "Thor", "built on the device Thor, here is Orin"),
     ],
 )
 def test_an_engine_for_something_else_is_refused_before_tensorrt_sees_it(
@@ -174,8 +173,28 @@ def test_an_engine_for_something_else_is_refused_before_tensorrt_sees_it(
     jetson.trt.refuse["deserialize_cuda_engine"] = 1  # would be used up if it were called
     with pytest.raises(EngineIncompatibleError, match=message) as caught:
         load_engine(jetson.write(build={**BUILD, key: value}))
-    assert "`edgeface build tones --precision fp32 --runtime tensorrt`" in str(caught.value)
+    assert "`edgeface build tones --precision fp32 --target tensorrt`" in str(caught.value)
     assert "deserialize_cuda_engine" in jetson.trt.refuse
+
+
+def test_an_engine_that_does_not_say_what_it_is_for_is_refused(jetson: Jetson) -> None:
+    with pytest.raises(EngineIncompatibleError, match="does not say for which compute capability or device"):
+        load_engine(jetson.write(build={"tensorrt": "10.3.0"}))
+
+
+def test_what_edgeface_build_writes_is_understood(jetson: Jetson, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Board and L4T as the builder reads them: the device tree's model, the line of /etc/nv_tegra_release."""
+    from edgeface.runtime import tensorrt
+    from edgeface.runtime.board import Board
+
+    monkeypatch.setattr(tensorrt, "read_board", lambda: Board("NVIDIA Jetson Orin NX", "36.4.3", "6.2", "0"))
+    line = "# R36 (release), REVISION: {}, GCID: 38968081, BOARD: generic"
+    build = {"tensorrt": "10.3.0", "device": "NVIDIA-Jetson-Orin-NX", "jetpack": line.format("4.3")}
+    load_engine(jetson.write(build=build)).close()
+    with pytest.raises(EngineIncompatibleError, match=r"JetPack # R36 .*, here is 6\.2"):
+        load_engine(jetson.write(build={**build, "jetpack": line.format("4.0")}))
+    with pytest.raises(EngineIncompatibleError, match="built on the device NVIDIA-Jetson-AGX-Orin, here is Orin in a"):
+        load_engine(jetson.write(build={**build, "device": "NVIDIA-Jetson-AGX-Orin"}))
 
 
 def test_another_jetpack_is_refused(jetson: Jetson, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +267,10 @@ def test_tensorrt_rtx_runs_by_the_same_code(jetson: Jetson, batch: Batch, monkey
     rtx = FakeTensorRt(jetson.cuda, version="1.7.1")
     rtx.networks["tones"] = tones
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx.module)
-    build = {"tensorrt": "1.7.1.24", "compute_capability": ["8.6", "8.7"], "device": "elsewhere"}
+    build = {"tensorrt": "1.7.1.24", "device": "SM80+SM86+SM89+SM120"}
+    with pytest.raises(EngineIncompatibleError, match=r"built for compute capability 8\.0, 8\.6, 8\.9, 12\.0"):
+        load_engine(jetson.write(runtime="tensorrt-rtx", build=build))
+    build["device"] = "SM80+SM87"
     with load_engine(jetson.write(runtime="tensorrt-rtx", build=build)) as engine:
         assert len(engine.run(batch(4))["embedding"]) == 4
         assert engine.description.startswith("tensorrt_rtx 1.7.1 on Orin")

@@ -51,7 +51,7 @@ def convert(folder: Path, name: str, **changes: Any) -> Path:
     low, high = PROFILES[name]
     every = [output.name for output in onnx.load_model_from_string(content).graph.output]
     whole = engine_file(input_name=manifest.input_name, low=low, high=high, outputs=every, onnx=content)
-    path = folder / f"{name}.fp32.engine"
+    path = folder / f"{name}.fp32.plan"
     made = dataclasses.replace(
         manifest, file=path.name, size=len(whole), sha256=hashlib.sha256(whole).hexdigest(), runtime="tensorrt",
         max_batch=high[0], build={**BUILD, "onnx_sha256": manifest.sha256},
@@ -104,7 +104,7 @@ def test_more_faces_than_the_largest_batch(jetson: Jetson, engines: Path, photos
     photo = photos["barack_obama_2005"]
     points = np.array([[[60, 60], [90, 60], [75, 75], [62, 92], [88, 92]]], np.float32)
     eleven = points + np.arange(11, dtype=np.float32)[:, None, None]
-    with load_engine(engines / "sface.fp32.engine") as ours, load_engine(engines / "sface.fp32.onnx") as theirs:
+    with load_engine(engines / "sface.fp32.plan") as ours, load_engine(engines / "sface.fp32.onnx") as theirs:
         np.testing.assert_allclose(
             Embedder(ours).embed(photo, eleven), Embedder(theirs).embed(photo, eleven), atol=1e-5
         )
@@ -116,7 +116,7 @@ def test_tensorrt_is_chosen_where_it_works(jetson: Jetson, engines: Path, tmp_pa
         for role, name in (("detector", "yunet"), ("embedder", "sface")):
             choice = recognizer.runtimes[role]
             assert (choice.runtime, choice.reason) == ("tensorrt", "an engine for this machine is there")
-            assert choice.path == engines / f"{name}.fp32.engine"
+            assert choice.path == engines / f"{name}.fp32.plan"
         assert recognizer.embedder.engine.description.startswith("tensorrt 10.3.0 on Orin")
 
 
@@ -126,7 +126,7 @@ def test_no_engine_is_told_and_no_warning_off_the_board(
     with caplog.at_level(logging.INFO), FaceRecognizer.open(tmp_path / "a.gallery") as recognizer:
         choice = recognizer.runtimes["detector"]
     assert choice.runtime == "onnxruntime"
-    assert "`edgeface build yunet --precision fp32 --runtime tensorrt` makes one" in choice.reason
+    assert "`edgeface build yunet --precision fp32 --target tensorrt` makes one" in choice.reason
     assert [record.levelname for record in caplog.records if "CPU" in record.message] == ["INFO", "INFO"]
 
 
@@ -162,12 +162,12 @@ def test_tensorrt_asked_for_takes_nothing_else(
     with pytest.raises(ConfigurationError, match="a model for onnxruntime, but the runtime tensorrt was asked for"):
         choose(engines / "sface.fp32.onnx", runtime="tensorrt")
     with pytest.raises(ConfigurationError, match="a model for tensorrt, but the runtime onnxruntime"):
-        choose(engines / "sface.fp32.engine", runtime="onnxruntime")
+        choose(engines / "sface.fp32.plan", runtime="onnxruntime")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(MissingDependencyError, match="tensorrt cannot be imported"):
         FaceRecognizer.open(tmp_path / "a.gallery", runtime="tensorrt")
-    (engines / "yunet.fp32.engine").unlink()
-    with pytest.raises(ModelNotFoundError, match="edgeface build yunet --precision fp32 --runtime tensorrt"):
+    (engines / "yunet.fp32.plan").unlink()
+    with pytest.raises(ModelNotFoundError, match="edgeface build yunet --precision fp32 --target tensorrt"):
         FaceRecognizer.open(tmp_path / "a.gallery", runtime="tensorrt")
 
 

@@ -68,7 +68,7 @@ def test_the_machine_is_described() -> None:
 
 def test_pinning_keeps_to_some_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[list[int]] = []
-    monkeypatch.setattr(harness.os, "sched_setaffinity", lambda _, cores: kept.append(cores))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: kept.append(cores))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "7")
     harness.pin(1)

@@ -1,0 +1,149 @@
+"""The gate before the gallery: which photographs may become templates, and why others may not.
+
+A bad template is found by nobody and stays for years, so the gate measures every photograph and refuses with a stable
+reason code, the measured value and the limit. Nothing is ever enrolled without a call that asks for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeface.errors import EnrolmentError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeface.gallery import Gallery
+    from edgeface.policy import Policy
+    from edgeface.quality import Quality
+    from edgeface.types import FloatArray
+
+log = logging.getLogger(__name__)
+#: People looked at for a face that is enrolled already, and for the person's own earlier templates.
+NEAREST = 50
+
+
+@dataclass(frozen=True)
+class EnrolmentLimits:
+    """What a photograph must reach. The defaults keep 98 of 100 photographs of LFW, whose faces are 70 px and larger.
+
+    Attributes:
+        min_size_px: shorter side of the face's box.
+        min_sharpness: variance of the Laplacian of the aligned face, in grey levels squared.
+        min_exposure, max_exposure: mean grey of the face, 0 to 1.
+        min_contrast: standard deviation of its grey, 0 to 0.5.
+        max_yaw_deg, max_pitch_deg, max_roll_deg: turned away from the camera to either side.
+        min_quality: score of the view, 0 to 1.
+        min_agreement: similarity to the person's other photographs and templates; None is the gallery's threshold less
+            its margin, so that hardly anybody is refused for being photographed twice differently.
+        max_other_similarity: from this similarity to another enrolled person on, the face is theirs; None is the
+            threshold for a match.
+    """
+
+    min_size_px: float = 50.0
+    min_sharpness: float = 30.0
+    min_exposure: float = 0.15
+    max_exposure: float = 0.85
+    min_contrast: float = 0.05
+    max_yaw_deg: float = 40.0
+    max_pitch_deg: float = 35.0
+    max_roll_deg: float = 45.0
+    min_quality: float = 0.3
+    min_agreement: float | None = None
+    max_other_similarity: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not abs(value) < 1e6:
+                raise InputError(f"EnrolmentLimits.{name}: expected a number, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a view may not be enrolled.
+
+    Attributes:
+        reason: ``too_small``, ``blurred``, ``too_dark``, ``too_bright``, ``low_contrast``, ``not_frontal``,
+            ``low_quality``, ``disagrees`` or ``already_enrolled``.
+        measure: what was measured, such as ``size_px``.
+        value, limit: of it.
+        hint: what the person in front of the camera can do.
+    """
+
+    reason: str
+    measure: str
+    value: float
+    limit: float
+    hint: str
+
+
+def check_view(quality: Quality, limits: EnrolmentLimits, index: int = 0) -> list[Refusal]:
+    """Everything that speaks against one view; an empty list where nothing does. `quality` may lack embeddings."""
+    part = quality.parts(index)
+    least = (
+        ("size_px", "too_small", limits.min_size_px, "come closer"),
+        ("sharpness", "blurred", limits.min_sharpness, "hold still, or clean and focus the lens"),
+        ("exposure", "too_dark", limits.min_exposure, "turn on a light"),
+        ("contrast", "low_contrast", limits.min_contrast, "turn away from the window behind you"),
+    )
+    most = (
+        ("exposure", "too_bright", limits.max_exposure, "step out of the bright light"),
+        ("yaw_deg", "not_frontal", limits.max_yaw_deg, "look into the camera"),
+        ("pitch_deg", "not_frontal", limits.max_pitch_deg, "raise or lower your chin"),
+        ("roll_deg", "not_frontal", limits.max_roll_deg, "hold your head upright"),
+    )
+    # Written so that NaN, which the pose of an impossible face is, is refused.
+    found = [Refusal(code, key, part[key], limit, hint) for key, code, limit, hint in least if not part[key] >= limit]
+    found += [
+        Refusal(code, key, part[key], limit, hint) for key, code, limit, hint in most if not abs(part[key]) <= limit
+    ]
+    if not found and not part["score"] >= limits.min_quality:
+        found.append(Refusal("low_quality", "score", part["score"], limits.min_quality, "try another place or moment"))
+    return found
+
+
+def check_agreement(
+    name: str, embeddings: FloatArray, gallery: Gallery, policy: Policy, limits: EnrolmentLimits
+) -> list[tuple[int, Refusal]]:
+    """Photographs, by number from 0, that show another person than the rest, or one who is enrolled already."""
+    least = policy.threshold - policy.margin if limits.min_agreement is None else limits.min_agreement
+    most = policy.threshold if limits.max_other_similarity is None else limits.max_other_similarity
+    refused: list[tuple[int, Refusal]] = []
+    for number, found in enumerate(gallery.search(embeddings, k=NEAREST)):
+        own = [float(s) for n, s in zip(found.names, found.similarities, strict=True) if n == name]
+        other = [(float(s), n) for n, s in zip(found.names, found.similarities, strict=True) if n != name]
+        if other and other[0][0] >= most and not (own and own[0] > other[0][0]):
+            similarity, who = other[0]
+            hint = f"the face is enrolled as {who!r}: add the photograph to them, or rename or remove them first"
+            refused.append((number, Refusal("already_enrolled", "similarity", similarity, most, hint)))
+        elif own and own[0] < least:
+            hint = f"another person than the {name!r} that is enrolled? use another name or photograph"
+            refused.append((number, Refusal("disagrees", "similarity", own[0], least, hint)))
+    if len(embeddings) > 1:
+        alike = embeddings @ embeddings.T
+        np.fill_diagonal(alike, -np.inf)
+        for number, best in enumerate(alike.max(axis=1)):
+            if best < least:
+                hint = "leave out the photograph of somebody else"
+                refused.append((number, Refusal("disagrees", "similarity", float(best), least, hint)))
+    return refused
+
+
+def refuse(name: str, refused: Sequence[tuple[int, Refusal]], *, force: bool) -> None:
+    """Raise EnrolmentError for the first refusal, or log all of them when the caller forces the enrolment."""
+    for number, one in refused:
+        text = (
+            f"photograph {number + 1}: {one.reason}: expected {one.measure} "
+            f"{'of at most' if _is_ceiling(one) else 'of at least'} {one.limit:.4g}, got {one.value:.4g}; {one.hint}"
+        )
+        if not force:
+            raise EnrolmentError(text, reason=one.reason, value=one.value, limit=one.limit)
+        log.warning("enrolment of %r forced although %s", name, text)
+
+
+def _is_ceiling(one: Refusal) -> bool:
+    return one.reason in ("too_bright", "not_frontal", "already_enrolled")

@@ -1,0 +1,312 @@
+"""The recognition loop: frames in; tracks, decisions and events out, inside a time budget."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeface.align import align_faces
+from edgeface.detect import Detector
+from edgeface.errors import InputError
+from edgeface.quality import CROP_PX, Quality
+from edgeface.types import Decision
+from edgeface.video.budget import Budget
+from edgeface.video.events import Event, EventKind
+from edgeface.video.people import DecisionOptions, TrackedFace, TrackIdentity, Verdict
+from edgeface.video.presence import Presence
+from edgeface.video.tracks import Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from edgeface.recognizer import FaceRecognizer
+    from edgeface.types import Faces, FloatArray
+    from edgeface.video.sources import Frame, Source
+
+log = logging.getLogger(__name__)
+POLL_S = 0.2  # how long to wait for a frame before the clock of those who left is looked at again
+LOST_AFTER_S = 0.12  # a gap that hides a change of faces: at 30 frames a second, four frames
+CROSSING = "crossing"
+
+
+@dataclass(frozen=True, eq=False)
+class FrameResult:
+    """What the loop made of one frame.
+
+    Attributes:
+        number, time_s: of the frame.
+        faces: everybody who is there, oldest track first.
+        events: what happened with this frame.
+        left_out: what the budget left out, such as ``detector_side_px=480``, ``detection`` (boxes are extrapolated) or
+            ``embeddings=2`` (faces that wait for the network); empty where nothing was.
+        latency_ms: from the frame's arrival to this result.
+        stages_ms: milliseconds of ``detect``, ``quality``, ``embed`` and ``decide``.
+    """
+
+    number: int
+    time_s: float
+    faces: tuple[TrackedFace, ...]
+    events: tuple[Event, ...]
+    left_out: tuple[str, ...]
+    latency_ms: float
+    stages_ms: Mapping[str, float]
+
+
+@dataclass
+class LoopCounts:
+    """Totals since the loop began, for metrics."""
+
+    frames: int = 0
+    detections: int = 0
+    faces: int = 0
+    embeddings: int = 0
+    events: int = 0
+    callback_failures: int = 0
+    stages_ms: dict[str, float] = field(default_factory=dict)
+
+
+class RecognitionLoop:
+    """Follows and names the faces of one stream. Not safe from several threads; make one loop a stream.
+
+    Args:
+        recognizer: detector, embedder, gallery and policy. Changes of the gallery count from the next look on.
+        budget_ms: time from a frame's arrival to its result; None does everything in every frame. What is left out
+            first is stated in `edgeface.video.budget`, and what was left out in every result.
+        options: when tracks are looked at and decided.
+        leave_after_s: a person not seen for so long has left.
+        keep_track_s: a track lives so long without a detection.
+
+    Raises:
+        InputError: an option is out of range. MissingDependencyError: the assignment solver is not installed.
+    """
+
+    def __init__(
+        self,
+        recognizer: FaceRecognizer,
+        *,
+        budget_ms: float | None = None,
+        options: DecisionOptions | None = None,
+        leave_after_s: float = 2.0,
+        keep_track_s: float = 1.0,
+    ) -> None:
+        if not 0 <= leave_after_s < 1e6:
+            raise InputError(f"leave_after_s: expected seconds of at least 0, got {leave_after_s!r}")
+        detector = recognizer.detector
+        self.recognizer = recognizer
+        self.options = options or DecisionOptions()
+        self.budget = Budget(
+            budget_ms, max_side_px=detector.max_side_px, sides=detector.engine.manifest.input_size is None
+        )
+        self.counts = LoopCounts()
+        self._detectors = {
+            step.max_side_px: Detector(
+                detector.engine, max_side_px=step.max_side_px, min_score=detector.min_score,
+                max_overlap=detector.max_overlap, max_faces=detector.max_faces,
+            )
+            for step in self.budget.steps
+        }  # fmt: skip
+        self._tracker = Tracker(keep_s=keep_track_s, lost_after_s=min(LOST_AFTER_S, keep_track_s))
+        self._people: dict[int, TrackIdentity] = {}
+        self._presence = Presence(leave_after_s)
+        self._callbacks: list[Callable[[Event], None]] = []
+
+    def on(self, callback: Callable[[Event], None]) -> None:
+        """Call `callback` with every event, in the thread that runs the loop.
+
+        One that raises is reported as a ``callback_failed`` event to the others, and logged; the loop goes on.
+        """
+        self._callbacks.append(callback)
+
+    def run(self, source: Source | Iterable[Any]) -> Iterator[FrameResult]:
+        """The results of a source's frames until it ends; the source is closed then.
+
+        Args:
+            source: from `open_source`, or any iterable of (H, W, 3) uint8 BGR arrays.
+
+        Raises:
+            InputError: a frame is not one. InferenceError, GalleryError: as `FaceRecognizer.recognize`.
+        """
+        from edgeface.video.sources import IterableSource
+
+        given: Any = source if hasattr(source, "read") else IterableSource(source)
+        last_s, last_wall_s = 0.0, time.perf_counter()
+        try:
+            while not given.ended:
+                frame = given.read(POLL_S)
+                notices = [given.notices.popleft() for _ in range(len(given.notices))]
+                for event in notices:
+                    self._tell(event)
+                if frame is not None:
+                    last_s, last_wall_s = frame.time_s, time.perf_counter()
+                    result = self.step(frame)
+                elif given.ended:
+                    result = self._idle(last_s, everybody=True)
+                else:  # no frame, but time goes on: people leave although the camera is dead
+                    result = self._idle(last_s + time.perf_counter() - last_wall_s, everybody=False)
+                if notices:
+                    result = _with_events(result, notices)
+                if frame is not None or result.events:
+                    yield result
+        finally:
+            given.close()
+
+    def step(self, frame: Frame) -> FrameResult:
+        """Take in one frame; `Frame.time_s` must rise from call to call."""
+        spent = {"detect": 0.0, "quality": 0.0, "embed": 0.0, "decide": 0.0}
+        left_out: list[str] = []
+        step = self.budget.step
+        if step.max_side_px < self.recognizer.detector.max_side_px:
+            left_out.append(f"detector_side_px={step.max_side_px}")
+        start = time.perf_counter()
+        found: list[int] = []
+        if self.budget.detect_now():
+            faces = self._detectors[step.max_side_px].detect(frame.image, pixel_format=frame.pixel_format)
+            now = time.perf_counter()
+            spent["detect"] = (now - start) * 1e3
+            self.budget.learn_detection(step.max_side_px, spent["detect"])
+            found = self._tracker.update(faces, frame.time_s)
+            self._offer(frame, faces, found)
+            spent["quality"] = (time.perf_counter() - now) * 1e3
+            self.counts.detections += 1
+            self.counts.faces += len(faces)
+        else:
+            left_out.append("detection")
+            self._tracker.predict(frame.time_s)
+        for gone in self._people.keys() - self._tracker.tracks.keys():
+            del self._people[gone]
+        now = time.perf_counter()
+        events, waiting = self._look(frame, (now - frame.arrived_s) * 1e3)
+        if waiting:
+            left_out.append(f"embeddings={waiting}")
+        after = time.perf_counter()
+        spent["embed"] = (after - now) * 1e3
+        seen = [self._face(track_id, frame.time_s, track_id in found) for track_id in self._tracker.tracks]
+        events += self._presence.update(seen, frame.number, frame.time_s)
+        for event in list(events):
+            events += self._tell(event)
+        end = time.perf_counter()
+        spent["decide"] = (end - after) * 1e3
+        latency = (end - frame.arrived_s) * 1e3
+        self.budget.finish(latency, latency - spent["detect"] - spent["embed"])
+        self.counts.frames += 1
+        for stage, ms in spent.items():
+            self.counts.stages_ms[stage] = self.counts.stages_ms.get(stage, 0.0) + ms
+        return FrameResult(frame.number, frame.time_s, tuple(seen), tuple(events), tuple(left_out), latency, spent)
+
+    def _offer(self, frame: Frame, faces: Faces, found: list[int]) -> None:
+        """Measure the views of this frame, and keep those that the network should see."""
+        if not found:
+            return
+        crops = align_faces(frame.image, faces.landmarks, size_px=CROP_PX, pixel_format=frame.pixel_format)
+        scores = Quality.of_view(crops, faces).score
+        for row, track_id in enumerate(found):
+            person = self._people.setdefault(track_id, TrackIdentity())
+            quality, track = float(scores[row]), self._tracker.tracks[track_id]
+            wanted = person.wants(quality, frame.time_s, self.options, crossed=track.crossed, near=track.near)
+            if wanted or person.crop_quality > 0:
+                person.offer(crops[row], quality, frame.time_s, track.crossed_s)
+
+    def _look(self, frame: Frame, spent_ms: float) -> tuple[list[Event], int]:
+        """Embed as many waiting views as fit, best first; returns events and the number that still wait."""
+        waiting = sorted(
+            (track_id for track_id, person in self._people.items() if person.crop_quality > 0),
+            key=lambda track_id: -self._people[track_id].crop_quality,
+        )
+        count = self.budget.embeddings_that_fit(spent_ms, len(waiting)) if waiting else 0
+        if count == 0:
+            return [], len(waiting)
+        chosen = waiting[:count]
+        start = time.perf_counter()
+        embedder = self.recognizer.embedder
+        template = np.array(embedder.engine.manifest.template, np.float32)
+        crops = [self._people[track_id].crop for track_id in chosen]
+        embeddings = embedder.run(np.concatenate([embedder.prepare(crop, template) for crop in crops]))
+        self.budget.embedding.learn((time.perf_counter() - start) * 1e3 / count)
+        self.counts.embeddings += count
+        events: list[Event] = []
+        for row, track_id in enumerate(chosen):
+            events += self._judge(track_id, embeddings[row], frame)
+        return events, len(waiting) - count
+
+    def _judge(self, track_id: int, embedding: FloatArray, frame: Frame) -> list[Event]:
+        person, track = self._people[track_id], self._tracker.tracks[track_id]
+        policy, before = self.recognizer.policy, person.verdict
+        centre = self.recognizer.embedder.engine.manifest.recognizability
+        quality = _refined(person.crop_quality, embedding, centre)
+        other = person.look(
+            embedding, quality, frame.time_s, crossed=track.crossed, policy=policy, options=self.options
+        )
+        if quality >= self.options.min_quality and person.crop_s >= track.crossed_s:
+            track.crossed = False
+        verdict = person.decide(self.recognizer.gallery, policy, self.options)
+        changed = before.name is not None and before.name != verdict.name and (other or verdict.name is not None)
+        if not changed:
+            return []
+        return [
+            Event(
+                EventKind.CHANGED, frame.time_s, frame.number, track_id, verdict.name, verdict.person_id,
+                verdict.similarity, verdict.margin, person.best_quality,
+                "another person than before" if other else "a nearer person", {"before": before.name},
+            )
+        ]  # fmt: skip
+
+    def _face(self, track_id: int, time_s: float, detected: bool) -> TrackedFace:
+        track = self._tracker.tracks[track_id]
+        person = self._people.setdefault(track_id, TrackIdentity())
+        verdict = person.verdict
+        if track.crossed and verdict.decision is Decision.MATCH:
+            verdict = Verdict(Decision.AMBIGUOUS, None, None, verdict.similarity, verdict.margin, CROSSING)
+        return TrackedFace(
+            track_id, track.box, track.landmarks, not detected, verdict.decision, verdict.name, verdict.person_id,
+            verdict.similarity, verdict.margin, max(person.best_quality, person.crop_quality), verdict.reason,
+            time_s - track.first_s, person.embeddings,
+        )  # fmt: skip
+
+    def _idle(self, time_s: float, *, everybody: bool) -> FrameResult:
+        """No frame: tell who has left meanwhile, and at the end of the source everybody who was there."""
+        events = self._presence.leave(time_s, everybody=everybody)
+        for event in list(events):
+            events += self._tell(event)
+        return FrameResult(-1, time_s, (), tuple(events), (), 0.0, {})
+
+    def _tell(self, event: Event) -> list[Event]:
+        """Call the callbacks; returns events about those that failed."""
+        self.counts.events += 1
+        failures: list[Event] = []
+        for callback in self._callbacks:
+            failure = self._call(callback, event)
+            if failure is not None:
+                failures.append(failure)
+                for other in self._callbacks:
+                    if other is not callback:
+                        self._call(other, failure)
+        return failures
+
+    def _call(self, callback: Callable[[Event], None], event: Event) -> Event | None:
+        try:
+            callback(event)
+        except Exception as error:
+            self.counts.callback_failures += 1
+            name = getattr(callback, "__qualname__", type(callback).__name__)
+            log.exception("callback %s failed on %s", name, event.kind)
+            reason = f"{name}: {type(error).__name__}: {error}"
+            return Event(EventKind.CALLBACK_FAILED, event.time_s, event.frame, reason=reason)
+        return None
+
+
+def _refined(view_score: float, embedding: FloatArray, centre: Any) -> float:
+    """The score of a view when its embedding is known; its measurements themselves are not kept."""
+    if centre is None:
+        return view_score
+    logit = np.log(np.clip(view_score, 1e-6, 1 - 1e-6) / (1 - np.clip(view_score, 1e-6, 1 - 1e-6)))
+    bias, slope, away = centre.weights
+    full = bias + slope * logit + away * (1 - float(embedding @ np.array(centre.centre, np.float32)))
+    return float(1 / (1 + np.exp(-np.clip(full, -30, 30))))
+
+
+def _with_events(result: FrameResult, events: list[Event]) -> FrameResult:
+    return FrameResult(**{**vars(result), "events": (*events, *result.events)})

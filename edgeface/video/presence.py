@@ -1,0 +1,87 @@
+"""Who is there: tracks become people who arrive and leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeface.types import Decision
+from edgeface.video.events import Event, EventKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeface.video.people import TrackedFace
+
+
+@dataclass
+class _Person:
+    name: str
+    person_id: int
+    track_id: int
+    arrived_s: float
+    seen_s: float
+
+
+class Presence:
+    """Turns named tracks into arrivals and departures: a person who is lost for a moment does not arrive again.
+
+    Args:
+        leave_after_s: a person not seen for so long has left.
+    """
+
+    def __init__(self, leave_after_s: float) -> None:
+        self._leave_after_s = leave_after_s
+        self._there: dict[int, _Person] = {}
+        self._named: dict[int, int] = {}  # track -> person, while the track lives
+        self._told: dict[int, Decision] = {}  # tracks of which a stranger or a doubt was told
+
+    def update(self, faces: Sequence[TrackedFace], frame: int, time_s: float) -> list[Event]:
+        """Events of a frame's faces."""
+        events: list[Event] = []
+        tracks = {face.track_id for face in faces}
+        for known in (self._named, self._told):
+            for gone in known.keys() - tracks:
+                del known[gone]
+        for face in faces:
+            if face.decision is Decision.MATCH and face.person_id is not None and face.name is not None:
+                self._named[face.track_id] = face.person_id
+                self._told.pop(face.track_id, None)
+                person = self._there.get(face.person_id)
+                if person is None:
+                    self._there[face.person_id] = _Person(face.name, face.person_id, face.track_id, time_s, time_s)
+                    events.append(_event(EventKind.ARRIVED, face, frame, time_s))
+                else:
+                    person.seen_s, person.track_id, person.name = time_s, face.track_id, face.name
+            elif face.reason == "crossing":
+                # The name is withheld, not withdrawn: whoever it was is still there.
+                person = self._there.get(self._named.get(face.track_id, -1))
+                if person is not None:
+                    person.seen_s = time_s
+            elif face.reason in ("below_threshold", "near_another") and self._told.get(face.track_id) != face.decision:
+                self._told[face.track_id] = face.decision
+                kind = EventKind.UNKNOWN if face.decision is Decision.UNKNOWN else EventKind.AMBIGUOUS
+                events.append(_event(kind, face, frame, time_s))
+        return events + self.leave(time_s, frame=frame)
+
+    def leave(self, time_s: float, *, frame: int = -1, everybody: bool = False) -> list[Event]:
+        """Events of those who have not been seen for long enough; of everybody when the source has ended."""
+        events = []
+        for person in list(self._there.values()):
+            if everybody or time_s - person.seen_s > self._leave_after_s:
+                del self._there[person.person_id]
+                events.append(
+                    Event(
+                        EventKind.LEFT, time_s, frame, person.track_id, person.name, person.person_id,
+                        reason="end_of_source" if everybody else "not_seen",
+                        details={"stayed_s": round(person.seen_s - person.arrived_s, 3)},
+                    )
+                )  # fmt: skip
+        return events
+
+
+def _event(kind: EventKind, face: TrackedFace, frame: int, time_s: float) -> Event:
+    return Event(
+        kind, time_s, frame, face.track_id, face.name, face.person_id, face.similarity, face.margin, face.quality,
+        face.reason, {"box": [round(float(value), 1) for value in face.box]},
+    )  # fmt: skip

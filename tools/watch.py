@@ -1,0 +1,124 @@
+"""`edgeface watch`: who comes and goes in front of a camera."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeface.errors import EdgefaceError
+from edgeface.tools.output import decision_options, gallery_option, model_options
+from edgeface.tools.session import open_recognizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeface.video import FrameResult, RecognitionLoop, Source
+
+
+@click.command("watch")
+@click.argument("source")
+@gallery_option
+@model_options
+@decision_options
+@click.option("--budget-ms", type=click.FloatRange(0, min_open=True), default=None,
+              help="Milliseconds from a frame to its decisions; what does not fit is left out in a stated order.")
+@click.option("--leave-after", "leave_after_s", type=click.FloatRange(0), default=2.0, show_default=True,
+              help="Seconds without being seen after which a person has left.")
+@click.option("--pixel-format", type=click.Choice(["bgr", "nv12"]), default="bgr", show_default=True,
+              help="Of a camera's or pipeline's frames.")
+@click.option("--frames", "most_frames", type=click.IntRange(1), default=None, help="Stop after so many frames.")
+@click.option("--faces", "with_faces", is_flag=True, help="Also print a line for every frame with all faces.")
+@click.option("--socket", "socket_path", type=click.Path(dir_okay=False, path_type=Path), default=None,
+              help="Also serve the events on this Unix socket.")
+def command(
+    source: str,
+    gallery_path: Path,
+    budget_ms: float | None,
+    leave_after_s: float,
+    pixel_format: str,
+    most_frames: int | None,
+    with_faces: bool,
+    socket_path: Path | None,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Watch SOURCE and print an event a line, as JSON: who arrived, who left, strangers, a lost camera.
+
+    SOURCE is a camera's number, a video file, a folder of pictures, an rtsp:// or http:// address, csi://0, or a
+    GStreamer pipeline that ends in appsink. Ends with the source, or when interrupted.
+    """
+    from edgeface.video import RecognitionLoop, open_source
+
+    if not gallery_path.exists():
+        raise EdgefaceError(f"{gallery_path}: no such gallery; `edgeface enroll NAME PHOTO...` makes one")
+    with ExitStack() as opened:
+        recognizer = opened.enter_context(open_recognizer(gallery_path, options))
+        loop = RecognitionLoop(recognizer, budget_ms=budget_ms, leave_after_s=leave_after_s)
+        _sinks(loop, opened, socket_path=socket_path)
+        frames = open_source(source, pixel_format=pixel_format)
+        opened.callback(frames.close)
+        _end_on_signals(frames, opened)
+        for done, result in enumerate(_results(loop, frames), 1):
+            if with_faces:
+                click.echo(_line(result))
+            if most_frames is not None and done >= most_frames:
+                break
+        _summary(loop)
+
+
+def _results(loop: RecognitionLoop, frames: Source) -> Any:
+    return (result for result in loop.run(frames) if result.number >= 0)
+
+
+def _sinks(loop: RecognitionLoop, opened: ExitStack, *, socket_path: Path | None) -> None:
+    from edgeface.video.sinks import JsonLines, UnixSocket
+
+    loop.on(JsonLines(sys.stdout))
+    if socket_path is not None:
+        served = UnixSocket(socket_path)
+        opened.callback(served.close)
+        loop.on(served)
+
+
+def _end_on_signals(frames: Source, opened: ExitStack) -> None:
+    """Let SIGINT and SIGTERM end the source, so that the loop tells who was there and everything is closed."""
+
+    def stop(number: int, frame: object) -> None:
+        frames.ended = True
+
+    def restore(number: int, before: Callable[[int, Any], Any] | int | None) -> None:
+        signal.signal(number, before)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        opened.callback(restore, number, signal.signal(number, stop))
+
+
+def _line(result: FrameResult) -> str:
+    import json
+
+    from edgeface.video.events import plain
+    from edgeface.video.people import plain_face
+
+    document = {
+        "frame": result.number,
+        "time_s": result.time_s,
+        "latency_ms": result.latency_ms,
+        "left_out": list(result.left_out),
+        "faces": [plain_face(face) for face in result.faces],
+    }
+    return json.dumps(plain(document), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _summary(loop: RecognitionLoop) -> None:
+    p50, p99 = loop.budget.percentiles_ms(50, 99)
+    counts = loop.counts
+    over = f", {loop.budget.frames_over} over the budget" if loop.budget.budget_ms is not None else ""
+    click.echo(
+        f"{counts.frames} frames, latency {p50:.1f} ms (median), {p99:.1f} ms (99th percentile){over}; "
+        f"{counts.detections} detections, {counts.faces} faces, {counts.embeddings} embeddings",
+        err=True,
+    )
