@@ -178,8 +178,8 @@ class Index:
         settled = False
         try:
             settled = self._extend()
-        except MemoryError:
-            log.warning("no memory for a graph over the gallery; the exact scan goes on")
+        except (MemoryError, RuntimeError) as error:  # hnswlib says "Not enough memory" as a RuntimeError
+            log.warning("no graph over the gallery (%s); the exact scan goes on", error or "out of memory")
             with self._lock:
                 self._drop_graph()
                 self.exact_up_to = 2 * len(self._rows)

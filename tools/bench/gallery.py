@@ -31,12 +31,15 @@ TITLE = "The gallery: search, open, build, add, memory"
 OPTIONS = [
     click.Option(
         ["--sizes"], default="1000,10000,100000", show_default=True,
-        help="Templates, comma-separated. 1000000 takes some 40 minutes, nearly all of it the peer's building.",
+        help="Templates, comma-separated. 1000000 takes some 40 minutes, nearly all of it building graphs.",
     ),
     click.Option(["--no-peer"], is_flag=True, help="Leave hnswlib out: its index of a million takes long to build."),
     click.Option(
         ["--embeddings"], type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="Names and embeddings that `edgeface eval pairs --embeddings` wrote: adds int8 against float32 on them.",
+    ),
+    click.Option(
+        ["--plot"], type=click.Path(dir_okay=False, path_type=Path), help="Write the growth of every cost as an SVG.",
     ),
 ]  # fmt: skip
 
@@ -87,8 +90,19 @@ def fill(gallery: Gallery, crowd: Crowd) -> None:
             store.insert_templates(connection, person_id, rows, [TemplateInfo()] * EACH, 0)
 
 
-def rows(*, sizes: str, no_peer: bool, embeddings: Path | None) -> Iterator[Row]:
+def rows(*, sizes: str, no_peer: bool, embeddings: Path | None, plot: Path | None) -> Iterator[Row]:
     """One row a figure and size; the peer is the hnswlib package with float32, M 16, ef_construction 200."""
+    done = []
+    for row in _rows(sizes, no_peer, embeddings):
+        done.append(row)
+        yield row
+    if plot is not None:
+        from edgeface.tools.growth_plot import growth_svg
+
+        plot.write_text(growth_svg(done), encoding="utf-8")
+
+
+def _rows(sizes: str, no_peer: bool, embeddings: Path | None) -> Iterator[Row]:
     yield simulation_row()
     for word in sizes.split(","):
         try:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeface.errors import ClosedError, GalleryMismatchError, InputError, PersonExistsError, PersonNotFoundError
-from edgeface.gallery import Gallery
+from edgeface.gallery import Gallery, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,6 +225,22 @@ def test_a_change_by_another_opener_is_seen_by_the_next_search(gallery: Gallery,
         assert other.search(rows[1])[0].names[0] == "bob"
         other.remove("ada")
         assert gallery.search(rows[0])[0].names == ("bob",)
+
+
+def test_a_reader_that_fell_behind_the_log_loads_everything(
+    gallery: Gallery, path: Path, units: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "CHANGES_KEPT", 10)
+    rows = units(30)
+    gallery.search(rows[0])
+    with Gallery.open(path, model_id="test-model", dimension=128) as other:
+        for number, row in enumerate(rows):
+            other.add(f"{number}", row)
+        other.remove("3")
+        with other._store.database.reading() as connection:
+            assert connection.execute("SELECT count(*) FROM changes").fetchone()[0] <= 10
+    assert [match.names[0] for match in gallery.search(rows[4:], k=1)] == [f"{number}" for number in range(4, 30)]
+    assert "3" not in gallery.search(rows[3], k=30)[0].names
 
 
 def _add_in_child(path: str, row: npt.NDArray[np.float32]) -> None:
