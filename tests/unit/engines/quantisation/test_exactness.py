@@ -45,9 +45,7 @@ def test_folding_batch_normalisation_is_exact(network: Callable[..., Graph], pic
 
 @pytest.mark.parametrize("strength", [0.5, 0.8, 1.0])
 @pytest.mark.parametrize("clips", [True, False])
-def test_equalisation_is_exact(
-    network: Callable[..., Graph], pictures: Any, strength: float, clips: bool
-) -> None:
+def test_equalisation_is_exact(network: Callable[..., Graph], pictures: Any, strength: float, clips: bool) -> None:
     graph = prepare(network(dtype=np.float64, clips=clips))
     equal, factors = equalize(graph, maxima(graph, pictures), strength=strength)
     assert len(factors) >= 8, "most tensors of this network can be scaled"
@@ -66,7 +64,9 @@ def test_equalised_channels_have_like_ranges(network: Callable[..., Graph], pict
     # A stream of which layers read one tensor only can be made quite even; a residual stream is a compromise.
     alone = [
         read[0]
-        for read in (list({node.input[0] for node in stream.readers if node.op_type == "Conv"}) for stream in streams(graph))
+        for read in (
+            list({node.input[0] for node in stream.readers if node.op_type == "Conv"}) for stream in streams(graph)
+        )
         if len(read) == 1 and read[0] in factors
     ]
     assert len(alone) >= 3

@@ -87,7 +87,9 @@ def test_an_engine_that_turned_the_embeddings_fails(damage: float) -> None:
     worse = verify.unit((vectors + damage * noise).astype(np.float32), "made")
     report = verify.compare_embedders(vectors, worse, names)
     strict = limits.EmbedderLimits(cosine_mean=0.998, cosine_p1=0.996)
-    failed = {finding.name for finding in limits.judge_embedder(report, 1.0, strict, quantised=True) if not finding.passed}
+    failed = {
+        finding.name for finding in limits.judge_embedder(report, 1.0, strict, quantised=True) if not finding.passed
+    }
     assert {"cosine_mean", "cosine_p1"} <= failed
 
 
@@ -150,7 +152,9 @@ def test_inputs_are_what_the_preprocessing_says() -> None:
 
 def faces(*boxes: tuple[float, float, float, float]) -> verify_detector.Found:
     rows = np.array(boxes, np.float32).reshape(-1, 4)
-    points = np.stack([rows[:, :2] + (rows[:, 2:] - rows[:, :2]) * share for share in (0.2, 0.4, 0.5, 0.6, 0.8)], axis=1)
+    points = np.stack(
+        [rows[:, :2] + (rows[:, 2:] - rows[:, :2]) * share for share in (0.2, 0.4, 0.5, 0.6, 0.8)], axis=1
+    )
     return rows, np.full(len(rows), 0.9, np.float32), points.astype(np.float32)
 
 
@@ -161,7 +165,9 @@ def test_detectors_are_matched_face_by_face() -> None:
     assert (report.faces, report.found, report.extra) == (3, 2, 1)
     assert np.allclose(sorted(report.point_errors), [0.01, 2 / 60])
     assert report.points_share(0.02) == 0.5
-    failed = [f.name for f in limits.judge_detector(report, 1.0, limits.DetectorLimits(), quantised=True) if not f.passed]
+    failed = [
+        f.name for f in limits.judge_detector(report, 1.0, limits.DetectorLimits(), quantised=True) if not f.passed
+    ]
     assert failed == ["recall", "points_share"]
     with pytest.raises(BuildError, match="no face in any of 1"):
         verify_detector.compare_detectors([faces()], [faces()])

@@ -27,7 +27,7 @@ source = { file = "made.onnx", sha256 = "%s" }
 input = { name = "in", size = [16, 16], color = "rgb", mean = [0, 0, 0], std = [1, 1, 1] }
 output = { embedding = "out", dimension = 4, template = "arcface" }
 card = { summary = "made" }
-""" % ("0" * 64)  # noqa: UP031 - braces are TOML's
+""" % ("0" * 64)
 
 
 @pytest.fixture
@@ -107,8 +107,14 @@ def test_what_is_quantised_already(model: onnx.ModelProto, recipe: Recipe) -> No
     [
         (lambda m: setattr(m.graph.input[0], "name", "data"), "not a valid ONNX|expected one input named 'in'"),
         (lambda m: setattr(m.graph.output[0], "name", "x"), "not a valid ONNX|has no output 'out'"),
-        (lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 32), r"the file has \(32, 16\)"),
-        (lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[1], "dim_value", 1), r"expected an input of shape"),
+        (
+            lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 32),
+            r"the file has \(32, 16\)",
+        ),
+        (
+            lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[1], "dim_value", 1),
+            r"expected an input of shape",
+        ),
     ],
 )
 def test_another_network_than_the_recipes(model: onnx.ModelProto, recipe: Recipe, change: Any, message: str) -> None:
