@@ -47,14 +47,14 @@ def engines(board: Board | None) -> Iterator[Finding]:
         if board is None:
             yield Finding("engines", "good", "none: models run on the CPU")
         else:
-            mend = "edgeface build yunet --target tensorrt; edgeface build sface --target tensorrt"
+            mend = "edgeface build yunet --target tensorrt --calibration FOLDER; edgeface build sface --target tensorrt --calibration FOLDER"
             yield Finding("engines", "warning", "none: models run on the CPU of this board", mend)
     for path in files:
         name = f"engine {path.name}"
         try:
             manifest = read_manifest(path)
         except EdgefaceError as error:
-            yield Finding(name, "fault", str(error), f"edgeface build {path.name.split('.')[0]} --target tensorrt")
+            yield Finding(name, "fault", str(error), f"edgeface build {path.name.split('.')[0]} --target tensorrt --calibration FOLDER")
             continue
         try:
             check_file(path, manifest)

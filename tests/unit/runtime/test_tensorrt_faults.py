@@ -124,7 +124,7 @@ def test_none_from_deserialise(jetson: Jetson) -> None:
     with pytest.raises(EngineIncompatibleError) as caught:
         jetson.load()
     assert "TensorRT 10.3.0 refuses this engine: [fake] deserialize_cuda_engine fails as asked" in str(caught.value)
-    assert "`edgeface build tones --precision fp32 --target tensorrt`" in str(caught.value)
+    assert "`edgeface build tones --precision fp32 --target tensorrt --calibration FOLDER`" in str(caught.value)
 
 
 def test_no_room_for_an_execution_context(jetson: Jetson) -> None:
@@ -173,7 +173,7 @@ def test_an_engine_for_something_else_is_refused_before_tensorrt_sees_it(
     jetson.trt.refuse["deserialize_cuda_engine"] = 1  # would be used up if it were called
     with pytest.raises(EngineIncompatibleError, match=message) as caught:
         load_engine(jetson.write(build={**BUILD, key: value}))
-    assert "`edgeface build tones --precision fp32 --target tensorrt`" in str(caught.value)
+    assert "`edgeface build tones --precision fp32 --target tensorrt --calibration FOLDER`" in str(caught.value)
     assert "deserialize_cuda_engine" in jetson.trt.refuse
 
 
