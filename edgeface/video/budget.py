@@ -34,7 +34,7 @@ class Step:
 
 
 class Cost:
-    """A smoothed duration in milliseconds, with its smoothed upward deviation: the expectation errs to the high side."""
+    """A smoothed duration in milliseconds, with its smoothed upward deviation: it expects the worse."""
 
     def __init__(self) -> None:
         self.mean_ms = 0.0
