@@ -157,7 +157,9 @@ def power(recognizer: FaceRecognizer, seconds: float) -> Section:
         said = meter.communicate()[0]
     # "VDD_IN 4920mW/4920mW" on Orin, "VIN_SYS_5V0 ..." beside it; AGX boards have no sum: theirs are added up.
     lines = [line for line in said.splitlines() if "mW" in line]
-    total = [sum(int(mw) for mw in re.findall(r"VDD_IN (\d+)mW", line) or re.findall(r"(\d+)mW/", line)) for line in lines]
+    total = [
+        sum(int(mw) for mw in re.findall(r"VDD_IN (\d+)mW", line) or re.findall(r"(\d+)mW/", line)) for line in lines
+    ]
     if not total:
         return Section("power", "failed", f"tegrastats tells no power: {said[:200]!r}")
     return Section("power", figures={"mean_w": round(statistics.fmean(total) / 1e3, 2), "most_w": max(total) / 1e3})

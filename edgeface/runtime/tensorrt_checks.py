@@ -50,7 +50,8 @@ def check_engine(
 
 def rebuild_command(manifest: Manifest) -> str:
     """The command that builds this engine again."""
-    return f"edgeface build {manifest.name} --precision {manifest.precision} --target {manifest.runtime} --calibration FOLDER"
+    options = f"--precision {manifest.precision} --target {manifest.runtime} --calibration FOLDER"
+    return f"edgeface build {manifest.name} {options}"
 
 
 def _software(manifest: Manifest, version: str) -> list[str]:

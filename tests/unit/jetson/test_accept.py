@@ -32,7 +32,11 @@ def steady(faces: int) -> Any:
 
 @pytest.mark.slow
 def test_the_whole_command_on_a_cpu(
-    accept: ModuleType, with_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    accept: ModuleType,
+    with_models: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     out = tmp_path / "report"
@@ -56,9 +60,7 @@ def test_a_model_that_is_not_there_is_a_failure(accept: ModuleType, empty_home: 
     assert "edgeface build" in failed[0]["reason"]
 
 
-def test_power_is_read_from_tegrastats(
-    accept: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_power_is_read_from_tegrastats(accept: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = "RAM 2448/7620MB CPU [5%@729] VDD_IN {0}mW/4800mW VDD_CPU_GPU_CV 700mW/700mW VDD_SOC 1400mW/1400mW"
     program = tmp_path / "tegrastats"
     program.write_text(f"#!/bin/sh\necho '{line.format(5000)}'\necho '{line.format(7000)}'\nexec sleep 60\n")

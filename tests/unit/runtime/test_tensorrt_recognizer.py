@@ -167,7 +167,7 @@ def test_tensorrt_asked_for_takes_nothing_else(
     with pytest.raises(MissingDependencyError, match="tensorrt cannot be imported"):
         FaceRecognizer.open(tmp_path / "a.gallery", runtime="tensorrt")
     (engines / "yunet.fp32.plan").unlink()
-    with pytest.raises(ModelNotFoundError, match="edgeface build yunet --precision fp32 --target tensorrt --calibration FOLDER"):
+    with pytest.raises(ModelNotFoundError, match="edgeface build yunet --precision fp32 --target tensorrt --cal"):
         FaceRecognizer.open(tmp_path / "a.gallery", runtime="tensorrt")
 
 
