@@ -12,11 +12,12 @@ import sqlite3
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from edgeface.errors import (
     ClosedError,
+    ConfigurationError,
     GalleryBusyError,
     GalleryCorruptError,
     GalleryError,
@@ -26,7 +27,10 @@ from edgeface.errors import (
 from edgeface.gallery import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+#: The first SQLite with STRICT tables; JetPack 6 (Ubuntu 22.04) has 3.37.2.
+LEAST_SQLITE = (3, 37, 0)
 
 #: SQLite's WAL write lock is this byte of the -shm file (WAL_WRITE_LOCK; sqlite.org/walformat.html, section
 #: 2.3.1).
@@ -50,6 +54,10 @@ class Database:
         self._reader_lock = threading.RLock()
         self._pid = os.getpid()
         self._closed = False
+        if sqlite3.sqlite_version_info < LEAST_SQLITE:
+            raise ConfigurationError(
+                f"Python's sqlite3 module uses SQLite {sqlite3.sqlite_version}; the gallery needs 3.37 or newer"
+            )
         if model is not None:
             _create(path)
         _check_access(path)
@@ -123,6 +131,13 @@ class Database:
                 finally:
                     if self._reader.in_transaction:
                         self._reader.execute("COMMIT")
+
+    def query(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """The rows of one SELECT, which is a transaction of its own."""
+        with self._reader_lock:
+            self._check_usable()
+            with self._said():
+                return self._reader.execute(statement, values).fetchall()
 
     def data_version(self) -> int:
         """A number that differs after any other connection, in this or another process, has committed."""

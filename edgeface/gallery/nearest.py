@@ -28,15 +28,17 @@ def nearest_people(
         wanted = min(view.count, k + _SPARE)
         while True:
             best = searcher.best(row, wanted) if wanted else np.empty(0, np.int64)
-            people = view.person_ids[best]
+            people = view.person_ids[best].tolist()
             # Several templates may be one person's: fetch more until k people are among them, or all are.
-            if len(np.unique(people)) >= k or wanted >= view.count:
+            if len(set(people)) >= k or wanted >= view.count:
                 break
             wanted = min(view.count, wanted * 4)
         similarities = cosines(probe, view.rows[best])
-        order = np.argsort(-similarities, kind="stable")
-        people, similarities = people[order], similarities[order]
-        _, first = np.unique(people, return_index=True)
-        first = np.sort(first)[:k]
-        results.append((people[first], similarities[first]))
+        # A few rows: plain Python is faster than numpy here. Where a person first comes up is their best template.
+        first: dict[int, int] = {}
+        for at in np.argsort(-similarities, kind="stable").tolist():
+            first.setdefault(people[at], at)
+            if len(first) == k:
+                break
+        results.append((np.array(list(first), np.int64), similarities[list(first.values())]))
     return results

@@ -35,6 +35,10 @@ OPTIONS = [
     ),
     click.Option(["--no-peer"], is_flag=True, help="Leave hnswlib out: its index of a million takes long to build."),
     click.Option(
+        ["--exact-up-to", "exact_up_to"], type=click.IntRange(0), default=None,
+        help="Take the exact scan up to this many templates and a graph above, instead of the faster one by measure.",
+    ),
+    click.Option(
         ["--embeddings"], type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="Names and embeddings that `edgeface eval pairs --embeddings` wrote: adds int8 against float32 on them.",
     ),
@@ -90,10 +94,12 @@ def fill(gallery: Gallery, crowd: Crowd) -> None:
             store.insert_templates(connection, person_id, rows, [TemplateInfo()] * EACH, 0)
 
 
-def rows(*, sizes: str, no_peer: bool, embeddings: Path | None, plot: Path | None) -> Iterator[Row]:
+def rows(
+    *, sizes: str, no_peer: bool, exact_up_to: int | None, embeddings: Path | None, plot: Path | None
+) -> Iterator[Row]:
     """One row a figure and size; the peer is the hnswlib package with float32, M 16, ef_construction 200."""
     done = []
-    for row in _rows(sizes, no_peer, embeddings):
+    for row in _rows(sizes, no_peer, exact_up_to, embeddings):
         done.append(row)
         yield row
     if plot is not None:
@@ -102,7 +108,7 @@ def rows(*, sizes: str, no_peer: bool, embeddings: Path | None, plot: Path | Non
         plot.write_text(growth_svg(done), encoding="utf-8")
 
 
-def _rows(sizes: str, no_peer: bool, embeddings: Path | None) -> Iterator[Row]:
+def _rows(sizes: str, no_peer: bool, exact_up_to: int | None, embeddings: Path | None) -> Iterator[Row]:
     yield simulation_row()
     for word in sizes.split(","):
         try:
@@ -112,7 +118,7 @@ def _rows(sizes: str, no_peer: bool, embeddings: Path | None) -> Iterator[Row]:
         if not 1000 <= size <= 10_000_000:
             raise click.UsageError(f"--sizes: expected 1000 to 10000000, got {size}")
         with tempfile.TemporaryDirectory() as folder:
-            yield from size_rows(Path(folder), size, with_peer=not no_peer)
+            yield from size_rows(Path(folder), size, exact_up_to=exact_up_to, with_peer=not no_peer)
     if embeddings is not None:
         yield int8_row(embeddings)
 
@@ -129,12 +135,12 @@ def simulation_row() -> Row:
     )  # fmt: skip
 
 
-def size_rows(folder: Path, size: int, *, with_peer: bool) -> Iterator[Row]:
+def size_rows(folder: Path, size: int, *, exact_up_to: int | None, with_peer: bool) -> Iterator[Row]:
     """All rows of one size."""
     from edgeface.gallery import Gallery
 
     crowd, path, label = simulate(size), folder / "g", f"{size:,} templates"
-    with Gallery.open(path, model_id="bench", dimension=DIMENSION) as gallery:
+    with Gallery.open(path, model_id="bench", dimension=DIMENSION, exact_up_to=exact_up_to) as gallery:
         start = time.perf_counter()
         fill(gallery, crowd)
         filled_s = time.perf_counter() - start
@@ -149,7 +155,7 @@ def size_rows(folder: Path, size: int, *, with_peer: bool) -> Iterator[Row]:
     peer_path = folder / "peer"
     if peer is not None:
         peer.index.save_index(str(peer_path))
-    ours = in_child("ours", path, size)
+    ours = in_child("ours", path, exact_up_to)
     theirs = None if peer is None else in_child("peer", peer_path, size)
     name = "hnswlib float32" if peer is not None else "left out"
     disk = sum(path.with_name(path.name + suffix).stat().st_size for suffix in ("", ".index")
@@ -256,17 +262,17 @@ def add_row(gallery: Gallery, crowd: Crowd, label: str) -> Row:
     )  # fmt: skip
 
 
-def in_child(what: str, path: Path, size: int) -> dict[str, float]:
-    """Milliseconds to open and bytes of memory taken, in a fresh process."""
+def in_child(what: str, path: Path, number: int | None) -> dict[str, float]:
+    """Milliseconds to open and bytes of memory taken, in a fresh process; `number`: exact_up_to, or the peer's room."""
     done = subprocess.run(
-        [sys.executable, "-m", "edgeface.tools.bench.gallery", what, str(path), str(size)],
+        [sys.executable, "-m", "edgeface.tools.bench.gallery", what, str(path), json.dumps(number)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
 
 
-def _child(what: str, path: str, size: int) -> None:
+def _child(what: str, path: str, number: int | None) -> None:
     from edgeface.gallery import Gallery
 
     def resident() -> int:
@@ -279,10 +285,10 @@ def _child(what: str, path: str, size: int) -> None:
         index = hnswlib.Index("ip", DIMENSION)
     before, start = resident(), time.perf_counter()
     if what == "peer":
-        index.load_index(path, size)
+        index.load_index(path, number)
         index.knn_query(probe, 1, 1)
     else:
-        gallery = Gallery.open(path, model_id="bench", dimension=DIMENSION)
+        gallery = Gallery.open(path, model_id="bench", dimension=DIMENSION, exact_up_to=number)
         gallery.search(probe)
     elapsed = time.perf_counter() - start
     print(json.dumps({"ms": elapsed * 1e3, "bytes": resident() - before}))
@@ -313,4 +319,4 @@ def int8_row(path: Path) -> Row:
 
 
 if __name__ == "__main__":
-    _child(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    _child(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
