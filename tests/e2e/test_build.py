@@ -1,4 +1,4 @@
-"""`edgeface build` from pictures to an engine that loads, or to a refusal that leaves nothing; on a made-up embedder."""
+"""`edgeface build` from pictures to an engine that loads or a refusal that leaves nothing, on a made-up embedder."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_an_engine_that_loads_runs_and_says_what_it_is(bench: Bench) -> None:
     assert names == ["made.int8.onnx", "made.int8.onnx.json", "made.int8.report.html", "made.int8.report.json"]
     report = json.loads((built.path.parent / "made.int8.report.json").read_text())
     assert [row["precision"] for row in report["layers"]] == ["int8"] * 5
-    assert all(row["error_db"] > 20 for row in report["layers"])
+    assert all(row["error_db"] > 15 for row in report["layers"])
     page = (built.path.parent / "made.int8.report.html").read_text()
     assert page.count("<svg") == 6
     assert str(bench.crops) not in page + json.dumps(report), "a report is passed around: no folder of the maker's"
