@@ -3,12 +3,11 @@
 #include "tables.hpp"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
 #if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 warns inside its own avx512fintrin.h
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
+#include <immintrin.h>
 
 namespace edgeface {
 namespace {
