@@ -31,6 +31,7 @@ FaceRecognizer.open(gallery, *, detector='yunet', embedder='sface', precision='f
     fpir=None, threshold=None, margin=None, max_side_px=640, threads=None)
 FaceRecognizer.policy
 FaceRecognizer.recognize(self, frame, *, stages_ms=None)
+FaceRecognizer.recognize_each(self, frames)
 FaceRecognizer.reload(self)
 FaceRecognizer.verify(self, a, b)
 Faces(boxes, scores, landmarks)
