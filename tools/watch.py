@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 @click.option("--faces", "with_faces", is_flag=True, help="Also print a line for every frame with all faces.")
 @click.option("--socket", "socket_path", type=click.Path(dir_okay=False, path_type=Path), default=None,
               help="Also serve the events on this Unix socket.")
+@click.option("--mqtt", "mqtt_address", default=None, metavar="ADDRESS",
+              help="Also publish the events at this broker: mqtt://host:port/topic, or mqtts:// with TLS.")
 @click.option("--page", "page_port", type=click.IntRange(0, 65535), default=None, metavar="PORT",
               help="Show the annotated pictures at http://127.0.0.1:PORT/, and metrics at /metrics.")
 @click.option("--metrics", "metrics_port", type=click.IntRange(0, 65535), default=None, metavar="PORT",
@@ -49,6 +51,7 @@ def command(
     most_frames: int | None,
     with_faces: bool,
     socket_path: Path | None,
+    mqtt_address: str | None,
     page_port: int | None,
     metrics_port: int | None,
     **options: Any,
@@ -67,7 +70,7 @@ def command(
     with ExitStack() as opened:
         recognizer = opened.enter_context(open_recognizer(gallery_path, options))
         loop = RecognitionLoop(recognizer, budget_ms=budget_ms, leave_after_s=leave_after_s)
-        _sinks(loop, opened, socket_path=socket_path)
+        _sinks(loop, opened, socket_path, mqtt_address)
         page = _page(loop, opened, page_port, metrics_port)
         frames = Remembering(open_source(source, pixel_format=pixel_format))
         opened.callback(frames.close)
@@ -139,7 +142,7 @@ def _results(loop: RecognitionLoop, frames: Source) -> Any:
     return (result for result in loop.run(frames) if result.number >= 0)
 
 
-def _sinks(loop: RecognitionLoop, opened: ExitStack, *, socket_path: Path | None) -> None:
+def _sinks(loop: RecognitionLoop, opened: ExitStack, socket_path: Path | None, mqtt: str | None) -> None:
     from edgeface.video.sinks import JsonLines, UnixSocket
 
     loop.on(JsonLines(sys.stdout))
@@ -147,6 +150,12 @@ def _sinks(loop: RecognitionLoop, opened: ExitStack, *, socket_path: Path | None
         served = UnixSocket(socket_path)
         opened.callback(served.close)
         loop.on(served)
+    if mqtt is not None:
+        from edgeface.video.mqtt import MqttSink
+
+        broker = MqttSink(mqtt)
+        opened.callback(broker.close)
+        loop.on(broker)
 
 
 def _end_on_signals(frames: Source, opened: ExitStack) -> None:

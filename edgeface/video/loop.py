@@ -138,8 +138,8 @@ class RecognitionLoop:
             while not given.ended:
                 frame = given.read(POLL_S)
                 notices = [given.notices.popleft() for _ in range(len(given.notices))]
-                for event in notices:
-                    self._tell(event)
+                for event in list(notices):
+                    notices += self._tell(event)
                 if frame is not None:
                     last_s, last_wall_s = frame.time_s, time.perf_counter()
                     result = self.step(frame)
