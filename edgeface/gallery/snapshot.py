@@ -128,8 +128,7 @@ def _restore(store: Store, everything: Change, content: bytes) -> tuple[Graph, i
 
 def _joined(store: Store, everything: Change) -> Any:
     rows = Rows(store.codec.dimension, store.codec.dtype)
-    for chunk in everything.added:
-        rows.append(*chunk)
+    rows.append(*everything.added)
     return rows.view()
 
 
