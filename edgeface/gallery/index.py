@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Below this no graph is tried. 100,000 int8 rows of 128 are scanned in 0.2 ms (AVX-512 VNNI) to 0.5 ms (AVX2) on a
-#: quiet core; faces are so evenly spread that hnswlib must look at 768 candidates there for a recall of 0.999, which takes
-#: one and a half times as long as the scan (`edgeface bench gallery`).
+#: quiet core. Faces are so evenly spread that hnswlib must look at 768 candidates there for a recall of 0.999, which
+#: takes one and a half times as long as the scan (`edgeface bench gallery`).
 LEAST_FOR_GRAPH = 200_000
 
 #: Rows that may wait outside the graph: scanning them takes about 10 us.
