@@ -5,9 +5,7 @@
 typedef float f32x8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef double f64x8 __attribute__((vector_size(64), aligned(8), may_alias));
 
-// To the nearest whole number, half to even, for |value| <= 2**22: adding 1.5 * 2**23 leaves no room for a fraction.
-// Unlike rintf this vectorises on every instruction set.
-inline float round_even(float value) { return (value + 12582912.0f) - 12582912.0f; }
+#include "align_pixel.inl"
 
 [[maybe_unused]] void combine_rows(const uint8_t* const* rows, const int16_t* weights, int taps, int16_t* out, size_t count) {
     for (size_t i = 0; i < count; ++i) {
@@ -36,28 +34,6 @@ void combine_columns_from(int x, const int16_t* row, int channels, const Columns
 [[maybe_unused]] void combine_columns(const int16_t* row, int channels, const Columns& columns, const Affine& affine,
                      float* const planes[3]) {
     combine_columns_from(0, row, channels, columns, affine, planes);
-}
-
-inline int32_t position(float along, float base) {
-    const float limit = 4194304.0f;  // 2**22: one pixel beyond the largest frame
-    float at = along + base;
-    at = at < -limit ? -limit : at > limit ? limit : at;
-    return static_cast<int32_t>(round_even(at));
-}
-
-void align_pixel(const Source& source, const AlignRow& row, const Affine& affine, float* const planes[3], int i) {
-    constexpr int one = 1 << kPositionBits;
-    const int32_t px = position(row.along_x[i], row.base_x), py = position(row.along_y[i], row.base_y);
-    const int32_t x = px >> kPositionBits, y = py >> kPositionBits, fx = px & (one - 1), fy = py & (one - 1);
-    int32_t sums[3] = {0, 0, 0};
-    for (int tap = 0; tap < 4; ++tap) {
-        const int32_t sx = x + (tap & 1), sy = y + (tap >> 1);
-        if (sx < 0 || sy < 0 || sx >= source.width || sy >= source.height) continue;
-        const int32_t weight = (tap & 1 ? fx : one - fx) * (tap >> 1 ? fy : one - fy);
-        const uint8_t* pixel = source.data + (sy * source.stride + static_cast<ptrdiff_t>(sx) * source.channels - source.origin);
-        for (int c = 0; c < 3; ++c) sums[c] += weight * pixel[c];
-    }
-    for (int c = 0; c < 3; ++c) planes[c][i] = static_cast<float>(sums[c]) * affine.factor[c] + affine.summand[c];
 }
 
 [[maybe_unused]] void align_row(const Source& source, const AlignRow& row, const Affine& affine, float* const planes[3]) {

@@ -137,9 +137,6 @@ inline __m256i positions(const float* along, __m256 base) {
     return _mm256_cvtps_epi32(_mm256_add_ps(_mm256_loadu_ps(along), base));
 }
 
-// Sixteen bytes are read at each pixel, so the last pixels of a row are left to align_pixel.
-inline int last_column(const Source& source) { return source.width - (source.channels == 3 ? 6 : 4); }
-
 template <int kChannels, bool kAllInside>
 void align_row_by(const Source& source, const AlignRow& row, const Affine& affine, float* const planes[3]) {
     constexpr int one = 1 << kPositionBits;
@@ -201,14 +198,7 @@ void align_row_avx2(const Source& source, const AlignRow& row, const Affine& aff
     const ptrdiff_t reach = (source.stride < 0 ? -source.stride : source.stride) * source.height;
     if (reach > INT32_MAX) return align_row(source, row, affine, planes);
     if (last_column(source) < 0 || source.height < 2) return align_row(source, row, affine, planes);
-    // Positions rise or fall along the row, also once rounded: where both its ends lie inside, all of it does.
-    bool inside = true;
-    const int ends[2] = {0, row.count - 1};
-    for (int end : ends) {
-        const int32_t x = position(row.along_x[end], row.base_x) >> kPositionBits;
-        const int32_t y = position(row.along_y[end], row.base_y) >> kPositionBits;
-        inside = inside && x >= 0 && x <= last_column(source) && y >= 0 && y <= source.height - 2;
-    }
+    const bool inside = all_inside(source, row);
     if (source.channels == 3)
         return inside ? align_row_by<3, true>(source, row, affine, planes) : align_row_by<3, false>(source, row, affine, planes);
     inside ? align_row_by<4, true>(source, row, affine, planes) : align_row_by<4, false>(source, row, affine, planes);

@@ -84,11 +84,12 @@ class Refusal:
 def check_view(quality: Quality, limits: EnrolmentLimits, index: int = 0) -> list[Refusal]:
     """Everything that speaks against one view; an empty list where nothing does. `quality` may lack embeddings."""
     part = quality.parts(index)
+    # Sharpness comes after the light: what is dark has no sharp edges either.
     least = (
         ("size_px", "too_small", limits.min_size_px, "come closer"),
-        ("sharpness", "blurred", limits.min_sharpness, "hold still, or clean and focus the lens"),
         ("exposure", "too_dark", limits.min_exposure, "turn on a light"),
         ("contrast", "low_contrast", limits.min_contrast, "turn away from the window behind you"),
+        ("sharpness", "blurred", limits.min_sharpness, "hold still, or clean and focus the lens"),
     )
     most = (
         ("exposure", "too_bright", limits.max_exposure, "step out of the bright light"),

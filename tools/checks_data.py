@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from edgeface.runtime.board import Board
 
+BUILD = "edgeface build {} --target tensorrt --calibration FOLDER"
+
 
 def engine_files() -> list[Path]:
     """The TensorRT engines of the model folder."""
@@ -47,14 +49,14 @@ def engines(board: Board | None) -> Iterator[Finding]:
         if board is None:
             yield Finding("engines", "good", "none: models run on the CPU")
         else:
-            mend = "edgeface build yunet --target tensorrt; edgeface build sface --target tensorrt"
+            mend = f"{BUILD.format('yunet')}; {BUILD.format('sface')}"
             yield Finding("engines", "warning", "none: models run on the CPU of this board", mend)
     for path in files:
         name = f"engine {path.name}"
         try:
             manifest = read_manifest(path)
         except EdgefaceError as error:
-            yield Finding(name, "fault", str(error), f"edgeface build {path.name.split('.')[0]} --target tensorrt")
+            yield Finding(name, "fault", str(error), BUILD.format(path.name.split(".")[0]))
             continue
         try:
             check_file(path, manifest)

@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from edgeface.errors import EdgefaceError, InputError
+from edgeface.tools.eval_identify import identify
 from edgeface.tools.eval_quality import quality
 from edgeface.tools.output import json_option, print_json, print_table, progress_bar, threads_option
 
@@ -146,4 +147,5 @@ def _show(result: dict[str, Any]) -> None:
     print_table("milliseconds", ("stage", "median", "p99"), times)
 
 
+command.add_command(identify)
 command.add_command(quality)

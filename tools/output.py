@@ -37,6 +37,8 @@ def model_options(function: F) -> F:
         click.option("--detector", default="yunet", show_default=True, help="Recipe name or model file."),
         click.option("--embedder", default="sface", show_default=True, help="Recipe name or model file."),
         click.option("--precision", default="fp32", show_default=True, help="Of models given by name."),
+        click.option("--runtime", type=click.Choice(["auto", "tensorrt", "onnxruntime"]), default="auto",
+                     show_default=True, help="auto: TensorRT where an engine runs, else the CPU; others: only that."),
         click.option("--max-side", "max_side_px", type=click.IntRange(32, 8192), default=640, show_default=True,
                      help="Longest side in px at which the detector runs."),
         threads_option,

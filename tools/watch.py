@@ -17,7 +17,8 @@ from edgeface.tools.session import open_recognizer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgeface.video import FrameResult, RecognitionLoop, Source
+    from edgeface.video import Frame, FrameResult, RecognitionLoop, Source
+    from edgeface.video.page import WatchPage
 
 
 @click.command("watch")
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 @click.option("--faces", "with_faces", is_flag=True, help="Also print a line for every frame with all faces.")
 @click.option("--socket", "socket_path", type=click.Path(dir_okay=False, path_type=Path), default=None,
               help="Also serve the events on this Unix socket.")
+@click.option("--mqtt", "mqtt_address", default=None, metavar="ADDRESS",
+              help="Also publish the events at this broker: mqtt://host:port/topic, or mqtts:// with TLS.")
+@click.option("--page", "page_port", type=click.IntRange(0, 65535), default=None, metavar="PORT",
+              help="Show the annotated pictures at http://127.0.0.1:PORT/, and metrics at /metrics.")
+@click.option("--metrics", "metrics_port", type=click.IntRange(0, 65535), default=None, metavar="PORT",
+              help="Serve metrics for Prometheus at http://127.0.0.1:PORT/metrics, and no pictures.")
 def command(
     source: str,
     gallery_path: Path,
@@ -44,6 +51,9 @@ def command(
     most_frames: int | None,
     with_faces: bool,
     socket_path: Path | None,
+    mqtt_address: str | None,
+    page_port: int | None,
+    metrics_port: int | None,
     **options: Any,
 ) -> None:  # fmt: skip
     """Watch SOURCE and print an event a line, as JSON: who arrived, who left, strangers, a lost camera.
@@ -55,26 +65,84 @@ def command(
 
     if not gallery_path.exists():
         raise EdgefaceError(f"{gallery_path}: no such gallery; `edgeface enroll NAME PHOTO...` makes one")
+    if page_port is not None and metrics_port is not None:
+        raise click.UsageError("--page serves the metrics too: give one of --page and --metrics")
     with ExitStack() as opened:
         recognizer = opened.enter_context(open_recognizer(gallery_path, options))
         loop = RecognitionLoop(recognizer, budget_ms=budget_ms, leave_after_s=leave_after_s)
-        _sinks(loop, opened, socket_path=socket_path)
-        frames = open_source(source, pixel_format=pixel_format)
+        _sinks(loop, opened, socket_path, mqtt_address)
+        page = _page(loop, opened, page_port, metrics_port)
+        frames = Remembering(open_source(source, pixel_format=pixel_format))
         opened.callback(frames.close)
         _end_on_signals(frames, opened)
         for done, result in enumerate(_results(loop, frames), 1):
             if with_faces:
                 click.echo(_line(result))
+            if page is not None and page.watchers:
+                page.show(_picture(frames, result))
             if most_frames is not None and done >= most_frames:
                 break
         _summary(loop)
+
+
+class Remembering:
+    """A source that keeps its last frame, for those who want to see it."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.last: Frame | None = None
+        self.notices = source.notices
+
+    @property
+    def ended(self) -> bool:
+        return self.source.ended
+
+    @ended.setter
+    def ended(self, value: bool) -> None:
+        self.source.ended = value
+
+    def read(self, timeout_s: float) -> Frame | None:
+        """See `Source.read`."""
+        frame = self.source.read(timeout_s)
+        self.last = frame or self.last
+        return frame
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self.source.close()
+
+
+def _page(loop: RecognitionLoop, opened: ExitStack, pictures: int | None, metrics: int | None) -> WatchPage | None:
+    from edgeface.video.page import WatchPage
+
+    port = metrics if pictures is None else pictures
+    if port is None:
+        return None
+    page = WatchPage(loop, port=port, pictures=pictures is not None)
+    opened.callback(page.close)
+    click.echo(f"http://127.0.0.1:{page.port}{'/' if pictures is not None else '/metrics'}", err=True)
+    return page
+
+
+def _picture(frames: Remembering, result: FrameResult) -> bytes:
+    """The last frame with everybody's box and name, as JPEG."""
+    import cv2
+    import numpy as np
+
+    from edgeface.tools.annotate import annotate, jpeg
+
+    assert frames.last is not None  # there was a result
+    image = frames.last.image
+    if frames.last.pixel_format == "nv12":
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_YUV2BGR_NV12), np.uint8)
+    return jpeg(annotate(image, result.faces))
 
 
 def _results(loop: RecognitionLoop, frames: Source) -> Any:
     return (result for result in loop.run(frames) if result.number >= 0)
 
 
-def _sinks(loop: RecognitionLoop, opened: ExitStack, *, socket_path: Path | None) -> None:
+def _sinks(loop: RecognitionLoop, opened: ExitStack, socket_path: Path | None, mqtt: str | None) -> None:
     from edgeface.video.sinks import JsonLines, UnixSocket
 
     loop.on(JsonLines(sys.stdout))
@@ -82,6 +150,12 @@ def _sinks(loop: RecognitionLoop, opened: ExitStack, *, socket_path: Path | None
         served = UnixSocket(socket_path)
         opened.callback(served.close)
         loop.on(served)
+    if mqtt is not None:
+        from edgeface.video.mqtt import MqttSink
+
+        broker = MqttSink(mqtt)
+        opened.callback(broker.close)
+        loop.on(broker)
 
 
 def _end_on_signals(frames: Source, opened: ExitStack) -> None:

@@ -32,7 +32,7 @@ class Board:
         return self.model.replace(" ", "-").replace("/", "-")
 
     def runs(self, jetpack: str) -> bool:
-        """Whether that is the board's JetPack: by version, or by the line of /etc/nv_tegra_release."""
+        """Whether that is this JetPack: a version, or the line of /etc/nv_tegra_release that names its L4T."""
         l4t = _l4t(jetpack)
         if l4t:
             return not self.l4t or l4t == self.l4t

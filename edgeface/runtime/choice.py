@@ -100,7 +100,7 @@ def _runtime_of(path: Path) -> str:
 
 
 def _build(model: str, precision: str) -> str:
-    return f"edgeface build {model} --precision {precision} --target tensorrt"
+    return f"edgeface build {model} --precision {precision} --target tensorrt --calibration FOLDER"
 
 
 def _present(path: Path, model: str, precision: str, runtime: str) -> Path:

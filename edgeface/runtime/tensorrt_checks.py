@@ -50,7 +50,8 @@ def check_engine(
 
 def rebuild_command(manifest: Manifest) -> str:
     """The command that builds this engine again."""
-    return f"edgeface build {manifest.name} --precision {manifest.precision} --target {manifest.runtime}"
+    options = f"--precision {manifest.precision} --target {manifest.runtime} --calibration FOLDER"
+    return f"edgeface build {manifest.name} {options}"
 
 
 def _software(manifest: Manifest, version: str) -> list[str]:
@@ -101,7 +102,7 @@ def _hardware(manifest: Manifest, gpu: GpuFacts, board: Board | None) -> list[st
 
 
 def _compute_capabilities(build: Mapping[str, Any]) -> list[str]:
-    """Those that an engine was built for: TensorRT-RTX compiles for several at once, named ``SM86`` ...."""
+    """Those that an engine was built for; TensorRT-RTX compiles for several at once and names them ``SM86``."""
     given = build.get("compute_capability")
     if isinstance(given, list):
         return [str(each) for each in given]

@@ -34,7 +34,7 @@ class Step:
 
 
 class Cost:
-    """A smoothed duration in milliseconds, with its smoothed deviation: the expectation errs to the high side."""
+    """A smoothed duration in milliseconds, with its smoothed upward deviation: it expects the worse."""
 
     def __init__(self) -> None:
         self.mean_ms = 0.0
@@ -49,8 +49,13 @@ class Cost:
         if not self.known:
             self.mean_ms, self.known = ms, True
             return
-        self.deviation_ms += LEARNING * (abs(ms - self.mean_ms) - self.deviation_ms)
+        # Upwards only: a sudden gain of speed is no reason to expect the worst.
+        self.deviation_ms += LEARNING * (max(0.0, ms - self.mean_ms) - self.deviation_ms)
         self.mean_ms += LEARNING * (ms - self.mean_ms)
+
+    def assume(self, ms: float) -> None:
+        """Replace what was measured long ago."""
+        self.mean_ms, self.deviation_ms, self.known = ms, 0.0, True
 
     @property
     def expected_ms(self) -> float:
@@ -141,11 +146,11 @@ class Budget:
         self._calm += 1
         if self.level > 0 and self._calm >= PATIENCE_FRAMES:
             better = self.steps[self.level - 1]
-            cost = self._detection[better.max_side_px]
             area = (better.max_side_px / self.step.max_side_px) ** 2  # time of a convolution goes with the pixels
-            guess = self._detection[self.step.max_side_px].expected_ms * area if not cost.known else cost.expected_ms
+            guess = self._detection[self.step.max_side_px].expected_ms * area
             self._calm = 0
-            if min(guess, self._detection[self.step.max_side_px].expected_ms * area) < self.budget_ms * ROOM_SHARE:
+            if guess + self._rest.expected_ms < self.budget_ms * ROOM_SHARE:
+                self._detection[better.max_side_px].assume(guess)
                 self.level -= 1
 
     def percentiles_ms(self, *ranks: float) -> list[float]:

@@ -135,6 +135,11 @@ class CaptureSource:
             self._say(EventKind.SOURCE_STALLED, f"no frame for {waited:.1f} s")
         return frame
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a frame waits to be read."""
+        return self._newest is not None
+
     def close(self) -> None:
         """Stop the thread and release the camera. A thread that hangs inside a driver is left to end by itself."""
         self._stop.set()

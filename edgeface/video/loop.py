@@ -138,19 +138,20 @@ class RecognitionLoop:
             while not given.ended:
                 frame = given.read(POLL_S)
                 notices = [given.notices.popleft() for _ in range(len(given.notices))]
-                for event in notices:
-                    self._tell(event)
+                for event in list(notices):
+                    notices += self._tell(event)
                 if frame is not None:
                     last_s, last_wall_s = frame.time_s, time.perf_counter()
                     result = self.step(frame)
-                elif given.ended:
-                    result = self._idle(last_s, everybody=True)
                 else:  # no frame, but time goes on: people leave although the camera is dead
                     result = self._idle(last_s + time.perf_counter() - last_wall_s, everybody=False)
                 if notices:
                     result = _with_events(result, notices)
                 if frame is not None or result.events:
                     yield result
+            result = self._idle(last_s, everybody=True)
+            if result.events:
+                yield result
         finally:
             given.close()
 
@@ -263,7 +264,7 @@ class RecognitionLoop:
         return TrackedFace(
             track_id, track.box, track.landmarks, not detected, verdict.decision, verdict.name, verdict.person_id,
             verdict.similarity, verdict.margin, max(person.best_quality, person.crop_quality), verdict.reason,
-            time_s - track.first_s, person.embeddings,
+            time_s - track.first_s, track.seen_s, person.embeddings,
         )  # fmt: skip
 
     def _idle(self, time_s: float, *, everybody: bool) -> FrameResult:

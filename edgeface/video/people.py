@@ -71,6 +71,7 @@ class TrackedFace:
             view reached the least quality) or ``crossing`` (faces met: the name is withheld until the face was
             looked at again).
         age_s: since the first detection.
+        seen_s: time of the last detection, on the clock of the frames.
         embeddings: how often the network ran for this track.
     """
 
@@ -86,6 +87,7 @@ class TrackedFace:
     quality: float
     reason: str
     age_s: float
+    seen_s: float
     embeddings: int
 
 

@@ -44,20 +44,23 @@ class Presence:
             for gone in known.keys() - tracks:
                 del known[gone]
         for face in faces:
+            if time_s - face.seen_s > self._leave_after_s:
+                continue  # a track that lives on without a detection
             if face.decision is Decision.MATCH and face.person_id is not None and face.name is not None:
                 self._named[face.track_id] = face.person_id
                 self._told.pop(face.track_id, None)
                 person = self._there.get(face.person_id)
                 if person is None:
-                    self._there[face.person_id] = _Person(face.name, face.person_id, face.track_id, time_s, time_s)
+                    self._there[face.person_id] = _Person(face.name, face.person_id, face.track_id, time_s, face.seen_s)
                     events.append(_event(EventKind.ARRIVED, face, frame, time_s))
                 else:
-                    person.seen_s, person.track_id, person.name = time_s, face.track_id, face.name
+                    person.seen_s, person.track_id = max(person.seen_s, face.seen_s), face.track_id
+                    person.name = face.name
             elif face.reason == "crossing":
                 # The name is withheld, not withdrawn: whoever it was is still there.
                 person = self._there.get(self._named.get(face.track_id, -1))
                 if person is not None:
-                    person.seen_s = time_s
+                    person.seen_s = max(person.seen_s, face.seen_s)
             elif face.reason in ("below_threshold", "near_another") and self._told.get(face.track_id) != face.decision:
                 self._told[face.track_id] = face.decision
                 kind = EventKind.UNKNOWN if face.decision is Decision.UNKNOWN else EventKind.AMBIGUOUS

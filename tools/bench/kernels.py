@@ -110,15 +110,31 @@ def _letterbox(cv2: Any, seconds: float) -> Iterator[Row]:
             correctness=_difference(ours(frame, "bgr"), theirs(frame, interpolation)) if area else "another filter",
             seconds=seconds,
         )
+    whole = np.rint(ours(camera, "nv12"))  # OpenCV rounds the converted frame and the resized one
     yield measure(
         "letterbox 1080p NV12 to 640x640 float32",
         lambda: ours(camera, "nv12"),
         lambda: theirs(camera, cv2.INTER_AREA, True),
         peer_name=f"{peer}: area",
         target=5.0,
-        correctness=_difference(ours(camera, "nv12"), theirs(camera, cv2.INTER_AREA, True)),
+        correctness=f"both in whole grey levels: {_difference(whole, theirs(camera, cv2.INTER_AREA, True))}",
         seconds=seconds,
     )
+    for source, pixel_format in ((frame, "bgr"), (camera, "nv12")):
+        flat = source.reshape(-1)
+
+        def touch(flat: ByteArray = flat) -> None:
+            _native.read_once(flat)
+            out.fill(PAD)
+
+        yield measure(
+            f"letterbox 1080p {pixel_format.upper()} to 640x640 float32",
+            lambda source=source, name=pixel_format: ours(source, name),  # type: ignore[misc]  # as above
+            touch,
+            peer_name=f"reading {flat.size / 1e6:.1f} MB, writing {out.nbytes / 1e6:.1f} MB",
+            correctness="the limit of the memory",
+            seconds=seconds,
+        )
 
 
 def _faces(count: int) -> FloatArray:

@@ -176,10 +176,11 @@ def test_engines(board: Board, jetson: Jetson) -> None:
     code, findings = board.see()
     assert code == 4
     assert "built by TensorRT 8.6.1, here is 10.3.0" in findings["engine tones.fp32.plan"]["says"]
-    assert findings["engine tones.fp32.plan"]["mend"] == "edgeface build tones --precision fp32 --target tensorrt"
+    rebuild = "edgeface build tones --precision fp32 --target tensorrt --calibration FOLDER"
+    assert findings["engine tones.fp32.plan"]["mend"] == rebuild
     assert "sha256" in findings["engine broken.fp32.plan"]["says"]
     assert "no manifest" in findings["engine bare.fp32.plan"]["says"]
-    assert findings["engine bare.fp32.plan"]["mend"] == "edgeface build bare --target tensorrt"
+    assert findings["engine bare.fp32.plan"]["mend"] == "edgeface build bare --target tensorrt --calibration FOLDER"
 
 
 def test_a_board_without_engines(board: Board) -> None:
@@ -187,7 +188,7 @@ def test_a_board_without_engines(board: Board) -> None:
         file.unlink()
     code, findings = board.see()
     assert (code, findings["engines"]["state"]) == (3, "warning")
-    assert "edgeface build sface --target tensorrt" in findings["engines"]["mend"]
+    assert "edgeface build sface --target tensorrt --calibration FOLDER" in findings["engines"]["mend"]
 
 
 def test_no_board_and_no_engine_is_no_fault(board: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

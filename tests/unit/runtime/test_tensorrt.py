@@ -11,6 +11,7 @@ import threading
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,10 +142,17 @@ def test_100000_frames_allocate_nothing(jetson: Jetson, memory: str) -> None:
             grown = tracemalloc.get_traced_memory()[0] - before
         finally:
             tracemalloc.stop()
-        for number in range(97_000 // 2):  # the two kinds of memory make 100,000 between them
+        resident = _resident_kb()
+        for number in range(97_000):
             engine.run(tensors[number % 3])
+        assert _resident_kb() - resident < 2048
         assert grown < 20_000, "bytes of Python memory kept by 3,000 runs"
         assert allocations == [jetson.cuda.calls[c] for c in ("cuMemAlloc", "cuMemHostAlloc", "cuStreamCreate")]
+
+
+def _resident_kb() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 # Threads ------------------------------------------------------------------------------------------------------------

@@ -70,11 +70,11 @@ def test_a_run_that_fails_is_lost_alone(jetson: Jetson, batch: Batch, call: str)
         np.testing.assert_array_equal(engine.run(tensor)["embedding"], tones(tensor)["out"])
 
 
-@pytest.mark.parametrize("call", RUN_CALLS)
-@pytest.mark.parametrize("memory", ["mapped", "copied"])
+@pytest.mark.parametrize(
+    ("memory", "call"),
+    [("copied", call) for call in RUN_CALLS] + [("mapped", call) for call in RUN_CALLS if "Memcpy" not in call],
+)
 def test_a_sticky_error_closes_and_opens_again(jetson: Jetson, batch: Batch, call: str, memory: str) -> None:
-    if memory == "mapped" and "Memcpy" in call:
-        pytest.skip("mapped memory is never copied")
     engine = jetson.load(memory=memory)
     jetson.cuda.fail(call, why="an illegal memory access was encountered", sticky=True)
     with pytest.raises(InferenceError, match=r"illegal memory access .* the GPU's context is lost"):
@@ -124,7 +124,7 @@ def test_none_from_deserialise(jetson: Jetson) -> None:
     with pytest.raises(EngineIncompatibleError) as caught:
         jetson.load()
     assert "TensorRT 10.3.0 refuses this engine: [fake] deserialize_cuda_engine fails as asked" in str(caught.value)
-    assert "`edgeface build tones --precision fp32 --target tensorrt`" in str(caught.value)
+    assert "`edgeface build tones --precision fp32 --target tensorrt --calibration FOLDER`" in str(caught.value)
 
 
 def test_no_room_for_an_execution_context(jetson: Jetson) -> None:
@@ -173,7 +173,7 @@ def test_an_engine_for_something_else_is_refused_before_tensorrt_sees_it(
     jetson.trt.refuse["deserialize_cuda_engine"] = 1  # would be used up if it were called
     with pytest.raises(EngineIncompatibleError, match=message) as caught:
         load_engine(jetson.write(build={**BUILD, key: value}))
-    assert "`edgeface build tones --precision fp32 --target tensorrt`" in str(caught.value)
+    assert "`edgeface build tones --precision fp32 --target tensorrt --calibration FOLDER`" in str(caught.value)
     assert "deserialize_cuda_engine" in jetson.trt.refuse
 
 

@@ -126,7 +126,7 @@ def test_no_engine_is_told_and_no_warning_off_the_board(
     with caplog.at_level(logging.INFO), FaceRecognizer.open(tmp_path / "a.gallery") as recognizer:
         choice = recognizer.runtimes["detector"]
     assert choice.runtime == "onnxruntime"
-    assert "`edgeface build yunet --precision fp32 --target tensorrt` makes one" in choice.reason
+    assert "`edgeface build yunet --precision fp32 --target tensorrt --calibration FOLDER` makes one" in choice.reason
     assert [record.levelname for record in caplog.records if "CPU" in record.message] == ["INFO", "INFO"]
 
 
@@ -167,7 +167,7 @@ def test_tensorrt_asked_for_takes_nothing_else(
     with pytest.raises(MissingDependencyError, match="tensorrt cannot be imported"):
         FaceRecognizer.open(tmp_path / "a.gallery", runtime="tensorrt")
     (engines / "yunet.fp32.plan").unlink()
-    with pytest.raises(ModelNotFoundError, match="edgeface build yunet --precision fp32 --target tensorrt"):
+    with pytest.raises(ModelNotFoundError, match="edgeface build yunet --precision fp32 --target tensorrt --cal"):
         FaceRecognizer.open(tmp_path / "a.gallery", runtime="tensorrt")
 
 

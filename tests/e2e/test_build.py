@@ -1,0 +1,368 @@
+"""`edgeface build` from pictures to an engine that loads or a refusal that leaves nothing, on a made-up embedder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from edgeface import load_engine
+from edgeface.engines import build as building
+from edgeface.engines import models, qdq, quantize
+from edgeface.engines.build import Options, build
+from edgeface.engines.judge import EmbedderJudge, engine_run, graph_run
+from edgeface.engines.recipe import load_recipe
+from edgeface.engines.store import Artefact, store
+from edgeface.errors import BuildError, GateError, InputError, ModelNotFoundError
+from edgeface.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeface.engines.recipe import Recipe
+
+SIDE = 32
+PEOPLE, EACH = 40, 4
+
+
+def embedder(crops: np.ndarray[Any, Any]) -> onnx.ModelProto:
+    """A random network with PReLU and depthwise layers, centred on what it sees so that people are told apart."""
+    draw = np.random.default_rng(4)
+    constants: dict[str, Any] = {}
+    nodes = []
+
+    def conv(source: str, before: int, after: int, *, kernel: int, stride: int = 1, group: int = 1) -> str:
+        weight = draw.normal(size=(after, before // group, kernel, kernel)) / np.sqrt(before // group * kernel**2)
+        spread = np.exp(draw.normal(size=(after, 1, 1, 1)))  # channels as unlike as in a trained network
+        index = len(nodes)
+        constants[f"w{index}"], constants[f"b{index}"] = weight * spread, draw.normal(size=after) * 0.1
+        constants[f"s{index}"] = draw.uniform(0.1, 0.4, size=(after, 1, 1))
+        options = {"pads": [kernel // 2] * 4, "strides": [stride] * 2, "group": group}
+        nodes.append(
+            helper.make_node("Conv", [source, f"w{index}", f"b{index}"], [f"c{index}"], f"conv_{index}", **options)
+        )
+        nodes.append(helper.make_node("PRelu", [f"c{index}", f"s{index}"], [f"x{index}"], f"prelu_{index}"))
+        return f"x{index}"
+
+    x = conv("in", 3, 12, kernel=3, stride=2)
+    x = conv(x, 12, 12, kernel=3, group=12)
+    x = conv(x, 12, 16, kernel=1, stride=2)
+    x = conv(x, 16, 16, kernel=3, group=16)
+    constants["fc"] = draw.normal(size=(32, 16 * 64)) / 32.0
+    constants["bias"] = np.zeros(32)
+    nodes.append(helper.make_node("Flatten", [x], ["flat"], "flatten"))
+    nodes.append(helper.make_node("Gemm", ["flat", "fc", "bias"], ["out"], "gemm", transB=1))
+    made = _model(nodes, constants)
+    tensors = crops[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 64 - 2
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    constants["bias"] = -session.run(None, {"in": tensors})[0].mean(axis=0)
+    return _model(nodes, constants)
+
+
+def _model(nodes: list[onnx.NodeProto], constants: dict[str, Any]) -> onnx.ModelProto:
+    kind = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "made",
+        [helper.make_tensor_value_info("in", kind, ["batch", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("out", kind, ["batch", 32])],
+        [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 8
+    return model
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A recipe with its model stored, and a folder of crops."""
+
+    recipe: Recipe
+    crops: Path
+    options: Options
+
+
+@pytest.fixture(scope="session")
+def pixels() -> Any:
+    """(people, each, H, W, 3): coarse random patterns, four shaky views of each."""
+    draw = np.random.default_rng(0)
+    views = []
+    for _ in range(PEOPLE):
+        pattern = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        base = cv2.resize(pattern, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).astype(np.float64)
+        views.append([np.clip(base + draw.normal(0, 12, base.shape), 0, 255).astype(np.uint8) for _ in range(EACH)])
+    return np.array(views)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, pixels: Any, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("EDGEFACE_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "crops"
+    for person, views in enumerate(pixels):
+        (folder / f"p{person:02d}").mkdir(parents=True)
+        for number, view in enumerate(views, 1):
+            encoded = cv2.imencode(".png", view)[1].tobytes()  # without loss, under the names of LFW's protocol
+            (folder / f"p{person:02d}" / f"p{person:02d}_{number:04d}.jpg").write_bytes(encoded)
+    content = embedder(pixels.reshape(-1, SIDE, SIDE, 3)).SerializeToString()
+    (tmp_path / "made.onnx").write_bytes(content)
+    (tmp_path / "made.toml").write_text(f"""
+format = "edgeface-recipe"
+version = 1
+name = "made"
+kind = "embedder"
+licence = "none"
+[source]
+file = "made.onnx"
+sha256 = "{hashlib.sha256(content).hexdigest()}"
+[input]
+name = "in"
+size = [{SIDE}, {SIDE}]
+color = "rgb"
+mean = [128, 128, 128]
+std = [64, 64, 64]
+[output]
+embedding = "out"
+dimension = 32
+template = "arcface"
+[limits]
+cosine_mean = 0.99
+cosine_p1 = 0.98
+tar_loss_1e4 = 0.05
+cross_tar_loss_1e4 = 0.05
+threshold_shift = 0.05
+tar_loss_1e5 = 0.05
+int8_share = 0.98
+[card]
+summary = "made for a test"
+""")
+    recipe = load_recipe(tmp_path / "made.toml")
+    models.fetch(recipe)
+    return Bench(recipe, folder, Options(calibration=folder, out=tmp_path / "out"))
+
+
+def test_an_engine_that_loads_runs_and_says_what_it_is(bench: Bench) -> None:
+    built = build(bench.recipe, bench.options)
+    assert built.path.name == "made.int8.onnx"
+    assert (built.precision, built.document["passed"], built.document["int8_share"]) == ("int8", True, 1.0)
+    with load_engine(built.path) as engine, load_engine(models.model_path("made")) as reference:
+        manifest = engine.manifest
+        assert (manifest.precision, manifest.runtime, manifest.model_id) == (
+            "int8",
+            "onnxruntime",
+            bench.recipe.model_id("int8"),
+        )
+        assert manifest.build["pictures"]["calibration_people"] == 20
+        assert manifest.build["accuracy"]["cosine_mean"] >= 0.99
+        tensor = np.random.default_rng(0).normal(size=(3, 3, SIDE, SIDE)).astype(np.float32)
+        a, b = engine.run(tensor)["embedding"], reference.run(tensor)["embedding"]
+        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.97
+        assert not np.array_equal(a, b)
+    names = sorted(path.name for path in built.path.parent.iterdir())
+    assert names == ["made.int8.onnx", "made.int8.onnx.json", "made.int8.report.html", "made.int8.report.json"]
+    report = json.loads((built.path.parent / "made.int8.report.json").read_text())
+    assert [row["precision"] for row in report["layers"]] == ["int8"] * 5
+    assert all(row["error_db"] > 15 for row in report["layers"])
+    page = (built.path.parent / "made.int8.report.html").read_text()
+    titles = ("Cosine of each embedding", "Similarities of pairs", "Signal to error", "Ranges of the layers")
+    assert all(title in page for title in titles)
+    assert page.count("<svg") >= len(titles)
+    assert str(bench.crops) not in page + json.dumps(report), "a report is passed around: no folder of the maker's"
+
+
+def test_same_inputs_same_bytes_and_nothing_is_built_twice(bench: Bench) -> None:
+    first = build(bench.recipe, bench.options)
+    bytes_before = first.path.read_bytes()
+    assert build(bench.recipe, bench.options).up_to_date
+    again = build(bench.recipe, replace(bench.options, force=True))
+    assert not again.up_to_date
+    assert again.path.read_bytes() == bytes_before
+    first.path.write_bytes(bytes_before[:-1])  # damaged: no longer up to date
+    assert build(bench.recipe, bench.options).path.read_bytes() == bytes_before
+    extra = bench.crops / "p00" / "p00_0001.png"
+    extra.write_bytes((bench.crops / "p01" / "p01_0001.jpg").read_bytes())
+    assert not build(bench.recipe, bench.options).up_to_date, "one picture changed"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_float_precisions(bench: Bench, precision: Any) -> None:
+    built = build(bench.recipe, replace(bench.options, precision=precision))
+    assert built.path.name == f"made.{precision}.onnx"
+    assert built.document["figures"]["cosine_min"] > (0.9999999 if precision == "fp32" else 0.9999)
+
+
+def test_a_broken_scale_in_one_layer_is_refused_and_nothing_written(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = qdq.weight_scales
+    calls = []
+
+    def broken(weight: Any, axis: int) -> Any:
+        calls.append(axis)
+        return honest(weight, axis) * (0.25 if len(calls) % 5 == 3 else 1.0)
+
+    monkeypatch.setattr(qdq, "weight_scales", broken)
+    old = bench.options.out
+    assert old is not None
+    old.mkdir()
+    (old / "made.int8.onnx").write_text("the old engine")
+    with pytest.raises(GateError, match=r"int8 fails the recipe's limits: cosine_mean .* No engine was written"):
+        build(bench.recipe, replace(bench.options, precision="int8"))
+    assert sorted(p.name for p in old.iterdir()) == ["made.int8.onnx", "made.int8.report.html", "made.int8.report.json"]
+    assert (old / "made.int8.onnx").read_text() == "the old engine"
+    assert "FAILED" in (old / "made.int8.report.html").read_text()
+
+
+def test_min_max_of_strong_outliers_grows_the_mixed_plan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One layer with a range ten times too wide: the plan leaves that layer in float, and only few others."""
+    honest = qdq.insert
+
+    def wide(graph: Any, layers: Any, ranges: Any, **options: Any) -> Any:
+        second = graph.weighted()[2].input[0]
+        return honest(graph, layers, {**ranges, second: ranges[second] * 16}, **options)
+
+    monkeypatch.setattr(qdq, "insert", wide)
+    built = build(bench.recipe, bench.options)
+    assert built.precision == "mixed"
+    assert built.path.name == "made.mixed.onnx"
+    assert built.document["float_layers"][0] == "conv_4"
+    assert len(built.document["float_layers"]) <= 2
+    assert not built.document["attempts"][0]["passed"]
+    assert built.document["sensitivities"][0]["layer"] == "conv_4"
+
+
+def test_swapped_colours_and_a_broken_calibration_fail_the_gate(bench: Bench, pixels: Any) -> None:
+    recipe = bench.recipe
+    network = building.read_network(models.load_stored(recipe), recipe)
+    material = building.gather(recipe, bench.crops, count=80, most_held_out=200)
+    judge = EmbedderJudge(recipe, graph_run(recipe, network), material)
+    good = judge.measure(graph_run(recipe, network), int8_share=1.0, quantised=True)
+    assert good.passed
+
+    def swapped(tensors: Any) -> Any:
+        return graph_run(recipe, network)(np.ascontiguousarray(tensors[:][:, ::-1]))
+
+    assert not judge.measure(swapped, int8_share=1.0, quantised=True).passed
+    noise = material.calibration.part(0, 40)
+    noise.pictures = np.full_like(noise.pictures, 120)  # grey pictures instead of faces
+    prepared = building.prepare(network)
+    wrong = quantize.quantize(prepared, noise, lambda a, b: 0.0, recipe=recipe)
+    assert not judge.measure(graph_run(recipe, wrong.graph), int8_share=1.0, quantised=True).passed
+
+
+def test_the_file_and_the_simulation_agree(bench: Bench) -> None:
+    built = build(bench.recipe, bench.options)
+    from edgeface.engines.graph import Graph
+
+    tensors = np.random.default_rng(1).normal(size=(16, 3, SIDE, SIDE)).astype(np.float32)
+    exact = graph_run(bench.recipe, Graph(onnx.load(built.path)))(tensors)["embedding"]
+    with load_engine(built.path) as engine:
+        run = engine_run(engine)(tensors)["embedding"]
+    cosines = (exact * run).sum(axis=1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(run, axis=1)
+    assert cosines.min() > 0.995
+
+
+def test_pictures_that_will_not_do(bench: Bench, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="no photograph"):
+        build(bench.recipe, replace(bench.options, calibration=empty))
+    few = tmp_path / "few"
+    for person in range(5):
+        (few / f"q{person}").mkdir(parents=True)
+        (few / f"q{person}" / "1.png").write_bytes(
+            (bench.crops / f"p{person:02d}" / f"p{person:02d}_0001.jpg").read_bytes()
+        )
+    with pytest.raises(BuildError, match="2 usable calibration pictures, at least 32"):
+        build(bench.recipe, replace(bench.options, calibration=few))
+    same = tmp_path / "same"
+    for person in range(120):
+        (same / f"q{person}").mkdir(parents=True)
+        (same / f"q{person}" / "1.png").write_bytes(
+            (bench.crops / "p00" / f"p00_{person % EACH + 1:04d}.jpg").read_bytes()
+        )
+    with pytest.raises(BuildError, match=r"show 1 people as the model sees them, at least 8"):
+        build(bench.recipe, replace(bench.options, calibration=same))
+    photo = bench.crops / "p00" / "p00_0001.png"
+    photo.write_bytes(cv2.imencode(".png", np.zeros((50, 60, 3), np.uint8))[1].tobytes())
+    with pytest.raises(BuildError, match=r"60x50 px is no crop of 32x32, and there is no detector"):
+        build(bench.recipe, bench.options)
+
+
+def test_pairs_choose_who_is_verified_on(bench: Bench, tmp_path: Path) -> None:
+    lines = (
+        ["20"] + [f"p{i:02d}\t1\t2" for i in range(20, 40)] + [f"p{i:02d}\t3\tp{i - 20:02d}\t4" for i in range(20, 40)]
+    )
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text("\n".join(lines) + "\n")
+    with pytest.raises(BuildError, match=r"at least 50 are needed to verify"):
+        build(bench.recipe, replace(bench.options, pairs=pairs))
+    (tmp_path / "bad.txt").write_text("1\np00\t1\t9\np00\t1\tp01\t1\n")
+    with pytest.raises(InputError, match="1 of 3 photographs are absent"):
+        build(bench.recipe, replace(bench.options, pairs=tmp_path / "bad.txt"))
+
+
+def test_a_full_disk_leaves_the_old_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = build(bench.recipe, bench.options)
+    folder = built.path.parent
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    artefact = Artefact(built.path.read_bytes(), read_manifest(built.path))
+    honest = os.fsync
+    for step in range(1, 9):  # four files, each synced itself and then with its folder
+        count = 0
+
+        def full(handle: int, at: int = step) -> None:
+            nonlocal count
+            count += 1
+            if count == at:
+                raise OSError(28, "No space left on device")
+            honest(handle)
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(BuildError, match="No space left on device"):
+            store(folder, bench.recipe, "int8", artefact, built.document)
+        assert count == step
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        load_engine(built.path).close()
+
+
+def test_no_model_and_an_unknown_float_layer(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"no layer 'conv_99'; layers are conv_0"):
+        build(replace(bench.recipe, keep_float=("conv_99",)), bench.options)
+    kept = build(replace(bench.recipe, keep_float=("conv_0",)), bench.options)
+    assert kept.precision == "mixed"
+    assert kept.document["float_layers"][0] == "conv_0"
+    assert next(row for row in kept.document["layers"] if row["layer"] == "conv_0")["precision"] == "float"
+    monkeypatch.setenv("EDGEFACE_HOME", str(tmp_path / "other"))
+    with pytest.raises(ModelNotFoundError, match=r"run `edgeface models fetch .*made\.toml`"):
+        build(bench.recipe, bench.options)
+
+
+def test_a_model_that_gives_nan_is_no_embedder(bench: Bench) -> None:
+    content = models.load_stored(bench.recipe)
+    model = onnx.load_model_from_string(content)
+    model.graph.node.append(helper.make_node("Log", ["out"], ["log"], "log"))
+    model.graph.output[0].name = "log"
+    recipe = replace(bench.recipe, outputs={"embedding": "log"})
+    network = building.read_network(model.SerializeToString(), recipe)
+    material = building.gather(recipe, bench.crops, count=80, most_held_out=200)
+    with pytest.raises(BuildError, match="NaN, infinite or zero"):
+        EmbedderJudge(recipe, graph_run(recipe, network), material)
+
+
+def test_the_command(bench: Bench, cli: Any, tmp_path: Path) -> None:
+    ran = cli("build", "--calibration", bench.crops)
+    assert ran.code == 2
+    assert "either recipes or --all" in ran.err
+    ran = cli("build", tmp_path / "none.toml", "--calibration", bench.crops)
+    assert ran.code == 1
+    assert "no such recipe file" in ran.err

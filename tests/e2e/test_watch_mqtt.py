@@ -1,0 +1,122 @@
+"""Events at a real MQTT broker: Debian's mosquitto, on loopback; skipped where it is not installed."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edgeface.errors import ConfigurationError, InputError
+from edgeface.video import Event, EventKind
+
+paho = pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(port: int, folder: Path) -> subprocess.Popen[bytes]:
+    assert MOSQUITTO is not None
+    settings = folder / "mosquitto.conf"
+    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    process = subprocess.Popen([MOSQUITTO, "-c", str(settings)], stderr=subprocess.DEVNULL)
+    end = time.perf_counter() + 10
+    while time.perf_counter() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return process
+        time.sleep(0.02)
+    process.kill()
+    raise AssertionError("mosquitto did not start")
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[int]:
+    if MOSQUITTO is None:
+        pytest.skip("mosquitto is not installed")
+    port = free_port()
+    process = start(port, tmp_path)
+    yield port
+    process.terminate()
+    process.wait(10)
+
+
+def listen(port: int) -> tuple[Any, queue.Queue[tuple[str, dict[str, Any]]]]:
+    heard: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+    ready: queue.Queue[bool] = queue.Queue()
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    client.on_message = lambda _client, _data, message: heard.put((message.topic, json.loads(message.payload)))
+    client.on_subscribe = lambda *_: ready.put(True)
+    client.connect("127.0.0.1", port)
+    client.subscribe("door/#", qos=1)
+    client.loop_start()
+    assert ready.get(timeout=10)
+    return client, heard
+
+
+def test_events_arrive_at_the_broker(broker: int) -> None:
+    from edgeface.video.mqtt import MqttSink
+
+    client, heard = listen(broker)
+    sink = MqttSink(f"mqtt://127.0.0.1:{broker}/door/one")
+    sink(Event(EventKind.ARRIVED, 1.0, name="Ådá"))
+    sink(Event(EventKind.LEFT, 2.0, name="Ådá"))
+    got = [heard.get(timeout=10) for _ in range(2)]
+    assert [topic for topic, _ in got] == ["door/one/arrived", "door/one/left"]
+    assert got[0][1]["name"] == "Ådá"
+    sink.close()
+    sink.close()
+    client.loop_stop()
+
+
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+def test_events_survive_a_broker_that_restarts(tmp_path: Path) -> None:
+    from edgeface.video.mqtt import MqttSink
+
+    port = free_port()
+    first = start(port, tmp_path)
+    sink = MqttSink(f"mqtt://127.0.0.1:{port}/door")
+    first.terminate()
+    first.wait(10)
+    began = time.perf_counter()
+    sink(Event(EventKind.ARRIVED, 1.0, name="ada"))
+    assert time.perf_counter() - began < 1  # the loop does not wait
+    second = start(port, tmp_path)
+    try:
+        client, heard = listen(port)
+        assert heard.get(timeout=30)[1]["name"] == "ada"
+        client.loop_stop()
+    finally:
+        sink.close()
+        second.terminate()
+        second.wait(10)
+
+
+@pytest.mark.parametrize("address", ["", "http://x/y", "mqtt://", "mqtt://host:notaport/t", "mqtt://h/a/#"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    from edgeface.video.mqtt import MqttSink
+
+    with pytest.raises(InputError):
+        MqttSink(address)
+
+
+def test_no_broker_is_one_clear_error() -> None:
+    from edgeface.video.mqtt import MqttSink
+
+    with pytest.raises(ConfigurationError, match="no MQTT broker"):
+        MqttSink(f"mqtt://127.0.0.1:{free_port()}/door")

@@ -1,0 +1,155 @@
+"""The Q/DQ that is written, rule by rule, and its arithmetic against a simulation in plain numpy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeface.engines import qdq
+from edgeface.engines.equalize import equalize
+from edgeface.engines.graph import Graph
+from edgeface.engines.halve import halve
+from edgeface.engines.prepare import prepare
+from edgeface.engines.quantize import finish, read_tensors
+from edgeface.engines.ranges import collect
+from edgeface.engines.session import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def pictures() -> Any:
+    return np.random.default_rng(3).normal(size=(24, 3, 8, 8)).astype(np.float32)
+
+
+@pytest.fixture
+def quantised(network: Callable[..., Graph], pictures: Any) -> tuple[Graph, Graph]:
+    graph = prepare(network())
+    statistics = collect(graph, pictures, read_tensors(graph))
+    equal, _ = equalize(graph, {name: item.maxima for name, item in statistics.items()})
+    ranges = {name: item.range("max") for name, item in collect(equal, pictures, read_tensors(graph)).items()}
+    return equal, qdq.insert(equal, [node.name for node in graph.weighted()], ranges)
+
+
+def test_every_rule_of_the_structure(quantised: tuple[Graph, Graph]) -> None:
+    equal, graph = quantised
+    makers = {name: node for node in graph.nodes for name in node.output}
+    layers = [node for node in graph.nodes if node.op_type in ("Conv", "Gemm")]
+    assert len(layers) == len(equal.weighted()) == 7
+    for node in layers:
+        activation, weight = makers[node.input[0]], makers[node.input[1]]
+        assert activation.op_type == weight.op_type == "DequantizeLinear"
+        assert makers[activation.input[0]].op_type == "QuantizeLinear"
+        assert list(makers[activation.input[0]].input[1:]) == list(activation.input[1:]), "one scale for both"
+        assert graph.constants[activation.input[1]].shape == (), "one scale for an activation"
+        steps, scales = graph.constants[weight.input[0]], graph.constants[weight.input[1]]
+        assert steps.dtype == np.int8
+        assert steps.min() >= -127
+        assert scales.shape == (steps.shape[0],), "one scale for each output channel"
+        for zero in (activation.input[2], weight.input[2]):
+            assert graph.constants[zero].dtype == np.int8
+            assert not graph.constants[zero].any()
+        assert node.input[2] in graph.constants, "the bias stays float"
+        assert graph.constants[node.input[2]].dtype == np.float32
+    for node in graph.nodes:
+        if node.op_type in ("Relu", "PRelu", "Add"):
+            assert all(makers[n].op_type not in ("DequantizeLinear",) for n in node.input if n in makers)
+    assert sorted(qdq.int8_layers(graph)) == sorted(node.name for node in layers)
+
+
+def test_residual_pairs_where_asked(network: Callable[..., Graph], pictures: Any) -> None:
+    graph = prepare(network())
+    ranges = {n: s.range("max") for n, s in collect(graph, pictures, read_tensors(graph)).items()}
+    result = qdq.insert(graph, [node.name for node in graph.weighted()], ranges, residuals=True)
+    makers = {name: node for node in result.nodes for name in node.output}
+    add = next(node for node in result.nodes if node.op_type == "Add")
+    assert [makers[name].op_type for name in add.input] == ["DequantizeLinear", "Conv"]
+
+
+def test_a_clip_that_saturation_makes_needless_goes(quantised: tuple[Graph, Graph]) -> None:
+    equal, graph = quantised
+    assert [node for node in equal.nodes if node.op_type == "Min"]
+    assert not [node for node in graph.nodes if node.op_type in ("Min", "Clip")]
+
+
+def test_arithmetic_against_a_simulation(maker: Any) -> None:
+    make = maker(size=5)
+    graph = Graph(make.model(make.conv("in", 3, 4)))
+    pictures = np.random.default_rng(5).normal(size=(6, 3, 5, 5)).astype(np.float32) * 2
+    result = qdq.insert(graph, [graph.nodes[0].name], {"in": 3.0})
+    scale = float(qdq.round_scale(np.array(3.0 / 127)))
+    x = np.clip(np.rint(pictures.astype(np.float64) / np.float32(scale)), -128, 127)
+    weight, bias = (graph.constants[name].astype(np.float64) for name in graph.nodes[0].input[1:])
+    steps = qdq.round_scale(np.abs(weight).max(axis=(1, 2, 3)) / 127).astype(np.float64)
+    w = np.rint(weight[:, :, 0, 0] / steps[:, None])
+    sums = np.einsum("oc,nchw->nohw", w, x)  # whole numbers, as an INT8 kernel accumulates them
+    want = sums * scale * steps[None, :, None, None] + bias[None, :, None, None]
+    got = Runner(result).run(pictures)["out"]
+    assert np.abs(got - want).max() < 1e-5 * np.abs(want).max()
+    assert np.abs(want - Runner(graph).run(pictures)["out"]).max() > 1e-3, "quantisation must show"
+
+
+def test_bias_correction_takes_the_mean_error_out(quantised: tuple[Graph, Graph], pictures: Any) -> None:
+    equal, _ = quantised
+    layers = [node.name for node in equal.weighted()]
+    ranges = {n: 0.7 * s.range("max") for n, s in collect(equal, pictures, read_tensors(equal)).items()}
+
+    class Whole:
+        def part(self, start: int, stop: int) -> Any:
+            return pictures
+
+        def __getitem__(self, index: slice) -> Any:
+            return pictures[index]
+
+    plain = qdq.insert(equal, layers, ranges)
+    corrected = finish(equal, Whole(), layers, ranges)  # type: ignore[arg-type] # the two members that it uses
+    want = Runner(equal).run(pictures)["out"]
+    errors = [np.abs((Runner(g).run(pictures)["out"] - want).mean(axis=0)).max() for g in (plain, corrected)]
+    assert errors[1] < 1e-3 * np.abs(want).max() < errors[0]
+
+
+def test_the_half_precision_network_keeps_the_integers(quantised: tuple[Graph, Graph], pictures: Any) -> None:
+    _, graph = quantised
+    half = halve(graph)
+    assert {v.dtype for v in half.constants.values()} <= {np.dtype(d) for d in (np.float16, np.int8, np.int64)}
+    for name, value in graph.constants.items():
+        if value.dtype == np.int8:
+            assert np.array_equal(value, half.constants[name])
+        if name.endswith(".s"):
+            assert np.array_equal(value, half.constants[name].astype(np.float32)), "scales are exact in float16"
+    a, b = Runner(graph).run(pictures)["out"], Runner(half).run(pictures)["out"]
+    assert b.dtype == np.float32
+    assert np.abs(a - b).max() < 0.02 * np.abs(a).max()
+
+
+def test_same_input_same_bytes(network: Callable[..., Graph], pictures: Any) -> None:
+    def once() -> bytes:
+        graph = prepare(network())
+        ranges = {n: s.range("99.999") for n, s in collect(graph, pictures, read_tensors(graph)).items()}
+        result = qdq.insert(graph, [node.name for node in graph.weighted()], ranges)
+        result.shorten()
+        return result.to_bytes()
+
+    assert once() == once()
+
+
+def test_short_names_change_nothing_else(quantised: tuple[Graph, Graph], pictures: Any) -> None:
+    _, graph = quantised
+    short = graph.copy()
+    short.shorten()
+    assert len(short.to_bytes()) < len(graph.to_bytes())
+    assert np.array_equal(Runner(graph).run(pictures)["out"], Runner(short).run(pictures)["out"])
+    assert qdq.int8_layers(short) == qdq.int8_layers(graph)
+
+
+@given(st.floats(1e-9, 1e4))
+def test_scales_are_float16_numbers_and_never_too_small(wish: float) -> None:
+    scale = float(qdq.round_scale(np.array(wish)))
+    assert float(np.float16(scale)) == scale
+    assert scale >= wish
+    assert scale <= max(wish * 1.002, qdq.LEAST_SCALE * 1.002) or wish < 6.2e-5

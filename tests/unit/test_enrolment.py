@@ -1,0 +1,114 @@
+"""The gate before the gallery: each reason with its measured value, forcing, and what passes."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edgeface import FaceRecognizer
+from edgeface.enrolment import EnrolmentLimits
+from edgeface.errors import EnrolmentError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edgeface.types import ByteArray
+
+
+@pytest.fixture
+def opened(with_models: Path, tmp_path: Path) -> Iterator[FaceRecognizer]:
+    with FaceRecognizer.open(tmp_path / "gate.gallery") as recognizer:
+        yield recognizer
+
+
+def refused(recognizer: FaceRecognizer, photos: Any, **limits: float) -> EnrolmentError:
+    with pytest.raises(EnrolmentError) as caught:
+        recognizer.enroll("ada", photos, limits=EnrolmentLimits(**limits))
+    assert len(recognizer.gallery) in (0, 1)  # nobody new
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("reason", "limits"),
+    [
+        ("too_small", {"min_size_px": 2000.0}),
+        ("blurred", {"min_sharpness": 1e5}),
+        ("too_dark", {"min_exposure": 0.99}),
+        ("low_contrast", {"min_contrast": 0.49}),
+        ("too_bright", {"max_exposure": 0.05}),
+        ("not_frontal", {"max_yaw_deg": 0.01}),
+        ("low_quality", {"min_quality": 0.9999}),
+    ],
+)
+def test_each_limit_refuses_with_its_reason_and_value(
+    reason: str, limits: dict[str, float], opened: FaceRecognizer, photos: dict[str, ByteArray]
+) -> None:
+    error = refused(opened, photos["jacinda_ardern_2018"], **limits)
+    assert error.reason == reason
+    (limit,) = limits.values()
+    assert error.limit == limit
+    assert error.value is not None
+    assert f"{error.value:.4g}" in str(error)
+    assert len(opened.gallery) == 0
+
+
+def test_blurred_and_dark_photographs_are_refused_by_default(
+    opened: FaceRecognizer, photos: dict[str, ByteArray]
+) -> None:
+    photo = photos["jacinda_ardern_2018"]
+    blurred = np.asarray(cv2.GaussianBlur(photo, (0, 0), 12), np.uint8)
+    assert refused(opened, blurred).reason in ("blurred", "low_quality", "no_face")
+    dark = (photo * 0.1).astype(np.uint8)
+    assert refused(opened, dark).reason in ("too_dark", "no_face")
+
+
+def test_no_face_and_several_faces(opened: FaceRecognizer, photos: dict[str, ByteArray]) -> None:
+    assert refused(opened, np.full((200, 200, 3), 90, np.uint8)).reason == "no_face"
+    photo = cv2.resize(photos["jacinda_ardern_2018"], (360, 450))
+    both = np.concatenate([photo, photo], axis=1)
+    error = refused(opened, both)
+    assert (error.reason, error.value) == ("several_faces", 2)
+
+
+def test_photographs_of_two_people_disagree(opened: FaceRecognizer, photos: dict[str, ByteArray]) -> None:
+    error = refused(opened, [photos["jacinda_ardern_2018"], photos["rishi_sunak_2020"]])
+    assert error.reason == "disagrees"
+    assert len(opened.gallery) == 0
+
+
+def test_a_face_of_somebody_else_is_refused_under_another_name(
+    opened: FaceRecognizer, photos: dict[str, ByteArray]
+) -> None:
+    opened.enroll("jacinda", photos["jacinda_ardern_2018"])
+    error = refused(opened, photos["jacinda_ardern_2022"])
+    assert error.reason == "already_enrolled"
+    assert "jacinda" in str(error)
+    assert opened.enroll("jacinda", photos["jacinda_ardern_2022"]).templates == 2
+
+
+def test_another_person_is_not_added_to_a_name(opened: FaceRecognizer, photos: dict[str, ByteArray]) -> None:
+    opened.enroll("ada", photos["jacinda_ardern_2018"])
+    assert refused(opened, photos["rishi_sunak_2020"]).reason == "disagrees"
+
+
+def test_forcing_enrols_and_logs(
+    opened: FaceRecognizer, photos: dict[str, ByteArray], caplog: pytest.LogCaptureFixture
+) -> None:
+    photo = photos["jacinda_ardern_2018"]
+    with caplog.at_level(logging.WARNING):
+        person = opened.enroll("ada", photo, limits=EnrolmentLimits(min_size_px=2000), force=True)
+    assert person.templates == 1
+    assert "forced" in caplog.text
+    assert "too_small" in caplog.text
+    with pytest.raises(EnrolmentError):  # no face is no template, force or not
+        opened.enroll("bob", np.full((200, 200, 3), 90, np.uint8), force=True)
+
+
+def test_limits_are_numbers() -> None:
+    with pytest.raises(InputError, match="min_size_px"):
+        EnrolmentLimits(min_size_px=float("nan"))

@@ -1,0 +1,96 @@
+"""Events on a stream and on a Unix socket: whole lines, several clients, and clients that do not read."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgeface.errors import ConfigurationError
+from edgeface.video import Event, EventKind
+from edgeface.video.sinks import JsonLines, UnixSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EVENT = Event(EventKind.ARRIVED, 1.0, 5, 2, "ada", 1, 0.6, 0.3, 0.9, "match")
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[UnixSocket]:
+    sink = UnixSocket(tmp_path / "events.sock")
+    yield sink
+    sink.close()
+
+
+def connect(sink: UnixSocket) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(5)
+    before = len(sink._clients)
+    client.connect(str(sink.path))
+    end = time.perf_counter() + 5
+    while len(sink._clients) == before and time.perf_counter() < end:
+        time.sleep(0.002)
+    return client
+
+
+def test_a_stream_gets_a_line_an_event() -> None:
+    stream = io.StringIO()
+    sink = JsonLines(stream)
+    sink(EVENT)
+    sink(EVENT)
+    lines = stream.getvalue().splitlines()
+    assert [json.loads(line)["name"] for line in lines] == ["ada", "ada"]
+
+
+def test_every_client_gets_every_event_from_its_connection_on(served: UnixSocket) -> None:
+    served(EVENT)
+    one, two = connect(served), connect(served)
+    served(EVENT)
+    for client in (one, two):
+        assert json.loads(client.makefile().readline())["event"] == "arrived"
+        client.close()
+    served(EVENT)  # nobody listens any more
+    served(EVENT)
+    assert not served._clients
+
+
+def test_a_client_that_does_not_read_is_cut_off_and_holds_nobody_up(served: UnixSocket) -> None:
+    lazy, busy = connect(served), connect(served)
+    reader = busy.makefile()
+    start = time.perf_counter()
+    for _ in range(5000):
+        served(EVENT)
+        assert json.loads(reader.readline())["name"] == "ada"
+        if len(served._clients) == 1:
+            break
+    assert len(served._clients) == 1
+    assert time.perf_counter() - start < 30
+    lazy.close()
+    busy.close()
+
+
+def test_only_this_user_may_connect(served: UnixSocket) -> None:
+    assert served.path.stat().st_mode & 0o077 == 0
+
+
+def test_a_socket_left_behind_is_replaced_but_a_served_one_and_a_file_are_not(tmp_path: Path) -> None:
+    left = tmp_path / "left.sock"
+    dead = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    dead.bind(str(left))
+    dead.close()
+    sink = UnixSocket(left)
+    with pytest.raises(ConfigurationError, match="another process serves it"):
+        UnixSocket(left)
+    sink.close()
+    assert not left.exists()
+    plain = tmp_path / "notes.txt"
+    plain.write_text("mine")
+    with pytest.raises(ConfigurationError, match="no socket"):
+        UnixSocket(plain)
+    assert plain.read_text() == "mine"

@@ -1,0 +1,105 @@
+"""`edgeface eval identify`: does a rate that was asked for hold on people whom the thresholds were not measured on?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from edgeface.errors import InputError
+from edgeface.tools.output import json_option, print_json, print_table, progress_bar, threads_option
+
+if TYPE_CHECKING:
+    from edgeface.types import FloatArray, IntArray
+
+ASKED = (0.1, 0.03, 0.01, 0.003, 0.001)
+
+
+@click.command("identify")
+@click.option("--images", type=click.Path(file_okay=False, path_type=Path), required=True,
+              help="Folder with one folder of photographs a person.")
+@click.option("--people", "most", type=click.IntRange(50), default=600, show_default=True, help="How many to draw.")
+@click.option("--photos", "each", type=click.IntRange(2), default=3, show_default=True, help="Of each person, at most.")
+@click.option("--enrolled", type=click.IntRange(1), default=50, show_default=True, help="People in the gallery.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of every draw.")
+@click.option("--detector", default="yunet", show_default=True, help="Recipe name or model file.")
+@click.option("--embedder", default="sface", show_default=True, help="Recipe name or model file.")
+@click.option("--precision", default="fp32", show_default=True, help="Of models given by name.")
+@threads_option
+@json_option
+def identify(
+    images: Path, most: int, each: int, enrolled: int, seed: int, detector: str, embedder: str, precision: str,
+    threads: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Open-set identification: FPIR and FNIR measured against the FPIR that was asked for.
+
+    The people are split in halves. A table of thresholds is measured on the first; the rates are measured on the
+    second, whom it has not seen, and so are those of the model's own table.
+    """
+    from edgeface.engines.identification import measure_table, open_set, rate_limits
+    from edgeface.policy import make_policy
+
+    embeddings, labels, manifest = _embed(images, most, each, seed, detector, embedder, precision, threads)
+    first = labels % 2 == 0  # numbers were given in drawn order
+    table = measure_table(embeddings[first], labels[first], f"{int(first.sum())} photographs of half of the people")
+    test, test_labels = embeddings[~first], labels[~first]
+    default = make_policy(manifest).threshold if manifest.thresholds else table.points[-1].similarity
+    result: dict[str, Any] = {
+        "model": manifest.model_id,
+        "enrolled": enrolled,
+        "table": asdict(table),
+        "held_out": [asdict(row) for row in open_set(test, test_labels, table, ASKED, enrolled=enrolled, seed=seed)],
+        "recipe": []
+        if manifest.thresholds is None
+        else [
+            asdict(row) for row in open_set(test, test_labels, manifest.thresholds, ASKED, enrolled=enrolled, seed=seed)
+        ],
+        "fmr_at_default": {"threshold": default, **asdict(rate_limits(embeddings, labels, default))},
+    }
+    if as_json:
+        print_json(result)
+        return
+    click.echo(f"{result['model']}: {enrolled} people enrolled, drawn 30 times")
+    for title, key in (("table of the other half", "held_out"), ("table of the model's recipe", "recipe")):
+        rows = [
+            (f"{row['asked']:g}", f"{row['fpir']:.5f}", f"{row['fpir'] / row['asked']:.2f}", f"{row['fnir']:.4f}",
+             f"{row['threshold']:.3f}", row["strangers"], row["mates"])
+            for row in result[key]
+        ]  # fmt: skip
+        print_table(title, ("FPIR asked", "FPIR", "ratio", "FNIR", "similarity", "strangers", "mates"), rows)
+    limits = result["fmr_at_default"]
+    click.echo(f"false match rate at similarity {limits['threshold']:.3f}: {limits['rate']:.2e}, 95 % limits "
+               f"{limits['low']:.2e} to {limits['high']:.2e} (people resampled)")  # fmt: skip
+
+
+def _embed(
+    images: Path, most: int, each: int, seed: int, detector: str, embedder: str, precision: str, threads: int | None
+) -> tuple[FloatArray, IntArray, Any]:
+    """Unit rows, and the number of each row's person in drawn order, of photographs in which a face was found."""
+    from edgeface import Detector, Embedder
+    from edgeface.engines.embed_photos import embed_photos
+    from edgeface.photos import SUFFIXES
+    from edgeface.tools.session import open_engine
+
+    folders = sorted(path for path in images.iterdir() if path.is_dir())
+    drawn = np.random.default_rng(seed).permutation(len(folders))[:most]
+    paths: list[Path] = []
+    labels: list[int] = []
+    for number, index in enumerate(drawn):
+        photos = sorted(photo for photo in folders[index].iterdir() if photo.suffix.lower() in SUFFIXES)[:each]
+        paths += photos
+        labels += [number] * len(photos)
+    if len(drawn) < 50 or not paths:
+        raise InputError(f"{images}: expected folders of 50 people at least, got {len(drawn)}")
+    with (
+        open_engine(detector, precision, threads) as detecting,
+        open_engine(embedder, precision, threads) as embedding,
+        progress_bar("photographs", len(paths)) as progress,
+    ):
+        done = embed_photos(paths, Detector(detecting), Embedder(embedding), progress=progress)
+        manifest = embedding.manifest
+    found = done.detected
+    return done.embeddings[found], np.array(labels, np.int64)[found], manifest
