@@ -48,7 +48,7 @@ class Graph(Protocol):
     def dump(self) -> bytes:
         """The links, for `load`."""
 
-    def load(self, links: bytes, rows: RowArray, dead: IntArray) -> None:
+    def load(self, links: bytes | memoryview, rows: RowArray, dead: IntArray) -> None:
         """Take over dumped links. `dead` rows have no components any more: they are given their neighbours' mean."""
 
 
@@ -80,7 +80,7 @@ class Int8Graph:
     def dump(self) -> bytes:
         return _through_memory(self._graph.save, None)
 
-    def load(self, links: bytes, rows: RowArray, dead: IntArray) -> None:
+    def load(self, links: bytes | memoryview, rows: RowArray, dead: IntArray) -> None:
         self._graph.set_rows(rows)
         _through_memory(self._graph.load, links)
         for row in dead:
@@ -145,7 +145,7 @@ class PackageGraph:
         kept = np.concatenate([elements[:, :at], elements[:, at + width :]], axis=1)
         return whole[: _HEAD.size] + kept.tobytes() + whole[_HEAD.size + elements.nbytes :]
 
-    def load(self, links: bytes, rows: RowArray, dead: IntArray) -> None:
+    def load(self, links: bytes | memoryview, rows: RowArray, dead: IntArray) -> None:
         head = _HEAD.unpack_from(links)
         count, at, width = head[2], head[5], self._dimension * 4
         size = head[3] - width
@@ -157,7 +157,7 @@ class PackageGraph:
             components[row] = components[np.setdiff1d(linked, dead)].mean(axis=0) if len(linked) else 0
         data = np.nan_to_num(components).view(np.uint8).reshape(count, width)
         elements = np.concatenate([stripped[:, :at], data, stripped[:, at:]], axis=1)
-        whole = links[: _HEAD.size] + elements.tobytes() + links[_HEAD.size + stripped.nbytes :]
+        whole = b"".join((links[: _HEAD.size], elements.tobytes(), links[_HEAD.size + stripped.nbytes :]))
         with self._lock:
             self._index = self._library.Index("ip", self._dimension)
             _through_memory(lambda path: self._index.load_index(path, count), whole)
@@ -181,7 +181,7 @@ def graph_kind(encoding: str) -> type[Int8Graph] | type[PackageGraph] | None:
     return PackageGraph if importlib.util.find_spec("hnswlib") is not None else None
 
 
-def _through_memory(call: Any, content: bytes | None) -> bytes:
+def _through_memory(call: Any, content: bytes | memoryview | None) -> bytes:
     """Let a function that takes a path read `content`, or give back what it writes, without a file on the disk."""
     descriptor = os.memfd_create("edgeface-graph", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "r+b", buffering=0) as file:

@@ -90,6 +90,11 @@ class Rows:
         self, template_ids: IntArray, person_ids: IntArray, checksums: npt.NDArray[np.uint32], rows: npt.NDArray[Any]
     ) -> None:
         """Add rows; `template_ids` rise and lie above every id added before."""
+        if len(self._rows) == 0:  # the first ones are taken over as they are
+            self._rows, self._template_ids = rows, template_ids
+            self._person_ids, self._checksums = person_ids, checksums
+            self._alive, self.used = np.ones(len(rows), np.uint8), len(rows)
+            return
         end = self.used + len(rows)
         if end > len(self._rows):
             # A quarter more each time: the copies cost a constant per row, and at most a fifth of the memory is spare.

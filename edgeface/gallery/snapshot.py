@@ -128,12 +128,11 @@ def _restore(store: Store, everything: Change, content: bytes) -> tuple[Graph, i
 
 def _joined(store: Store, everything: Change) -> Any:
     rows = Rows(store.codec.dimension, store.codec.dtype)
-    for chunk in everything.added:
-        rows.append(*chunk)
+    rows.append(*everything.added)
     return rows.view()
 
 
-def _open(content: bytes) -> tuple[dict[str, Any], bytes]:
+def _open(content: bytes) -> tuple[dict[str, Any], memoryview]:
     if len(content) < _PREFIX.size + _DIGEST_BYTES:
         raise _UnfitError("cut short")
     magic, version, length = _PREFIX.unpack_from(content)
@@ -147,7 +146,7 @@ def _open(content: bytes) -> tuple[dict[str, Any], bytes]:
         raise _UnfitError("its header is not JSON") from None
     if not isinstance(header, dict):
         raise _UnfitError("its header is not a JSON object")
-    return header, content[_PREFIX.size + length : -_DIGEST_BYTES]
+    return header, memoryview(content)[_PREFIX.size + length : -_DIGEST_BYTES]  # a view: it may be 150 MB
 
 
 def _identity(store: Store, kind: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from zlib import crc32
 
 import numpy as np
@@ -53,6 +53,15 @@ SELECT template_id, person_id, data, checksum, wrapped FROM templates LEFT JOIN 
 """
 
 
+class Block(NamedTuple):
+    """Templates column by column: n ids, owners, checksums, and components (n, d)."""
+
+    template_ids: IntArray
+    person_ids: IntArray
+    checksums: npt.NDArray[np.uint32]
+    rows: RowArray
+
+
 @dataclass(frozen=True)
 class Change:
     """What happened to the templates after a sequence number.
@@ -60,13 +69,13 @@ class Change:
     Attributes:
         seq: the last change included.
         reset: everything known before is void; `added` are all templates there are.
-        added: chunks of (template ids, person ids, checksums, rows), ids rising.
+        added: templates, ids rising.
         removed: template ids.
     """
 
     seq: int
     reset: bool
-    added: list[tuple[IntArray, IntArray, npt.NDArray[np.uint32], RowArray]]
+    added: Block
     removed: IntArray
 
 
@@ -267,20 +276,20 @@ class Store:
         with self.database.reading() as connection:
             last = _last_seq(connection)
             first = connection.execute("SELECT min(seq) FROM changes").fetchone()[0]
-            if not 0 < seq <= last or (seq < last and (first is None or first > seq + 1)):
-                everything = self._templates + "ORDER BY template_id"
-                return Change(last, True, list(self._load(connection.execute(everything))), np.empty(0, np.int64))
-            removed = connection.execute(
-                "SELECT template_id FROM changes WHERE seq > ? AND kind = ?", (seq, schema.REMOVED)
-            ).fetchall()
-            added = connection.execute(
-                self._templates + "WHERE template_id IN (SELECT template_id FROM changes WHERE seq > ? AND kind = ?) "
-                "ORDER BY template_id",
-                (seq, schema.ADDED),
-            )
-            return Change(
-                last, False, list(self._load(added)), np.array([row[0] for row in removed], np.int64).reshape(-1)
-            )
+            reset = not 0 < seq <= last or (seq < last and (first is None or first > seq + 1))
+            wanted = ""
+            values: tuple[int, ...] = ()
+            removed = []
+            if not reset:
+                wanted = "WHERE template_id IN (SELECT template_id FROM changes WHERE seq > ? AND kind = ?) "
+                values = (seq, schema.ADDED)
+                removed = connection.execute(
+                    "SELECT template_id FROM changes WHERE seq > ? AND kind = ?", (seq, schema.REMOVED)
+                ).fetchall()
+            count = int(connection.execute(f"SELECT count(*) FROM templates {wanted}", values).fetchone()[0])
+            cursor = connection.execute(self._templates + wanted + "ORDER BY template_id", values)
+            added = self._load(cursor, count)
+        return Change(last, reset, added, np.array([row[0] for row in removed], np.int64))
 
     def setting(self, key: str) -> str | None:
         """A value of the settings table."""
@@ -293,17 +302,27 @@ class Store:
         with self.database.writing() as connection:
             connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (key, value))
 
-    def _load(self, cursor: sqlite3.Cursor) -> Iterator[tuple[IntArray, IntArray, npt.NDArray[np.uint32], RowArray]]:
-        size, pack = self.stored_bytes, IDS.pack
+    def _load(self, cursor: sqlite3.Cursor, count: int) -> Block:
+        size, pack, at = self.stored_bytes, IDS.pack, 0
+        # Arrays of the final size at once: pieces put together later would leave their memory behind.
+        block = Block(
+            np.empty(count, np.int64),
+            np.empty(count, np.int64),
+            np.empty(count, np.uint32),
+            np.empty((count, self.codec.dimension), self.codec.dtype),
+        )
         while rows := cursor.fetchmany(_CHUNK):
             for template_id, person_id, data, stored, _ in rows:
                 # `check_stored` spelt out: this line runs for every template at every opening.
                 if len(data) != size or crc32(data, crc32(pack(template_id, person_id))) != stored:
                     check_stored(template_id, person_id, data, stored, size)
-            template_ids = np.array([row[0] for row in rows], np.int64)
-            person_ids = np.array([row[1] for row in rows], np.int64)
-            checksums = np.array([row[3] for row in rows], np.uint32)
-            yield template_ids, person_ids, checksums, self.codec.decode(list(self.opened(rows)))
+            part = slice(at, at + len(rows))
+            block.template_ids[part] = [row[0] for row in rows]
+            block.person_ids[part] = [row[1] for row in rows]
+            block.checksums[part] = [row[3] for row in rows]
+            block.rows[part] = self.codec.decode(list(self.opened(rows)))
+            at += len(rows)
+        return block
 
     def opened(self, rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
         """The plain bytes of rows (template id, person id, data, checksum, the person's wrapped key)."""
