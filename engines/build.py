@@ -19,7 +19,7 @@ from edgeface.engines.plan import grow, sensitivities
 from edgeface.engines.prepare import prepare
 from edgeface.engines.quantize import Quantized, quantize
 from edgeface.engines.store import Artefact, make_manifest, store
-from edgeface.errors import ConfigurationError, GateError
+from edgeface.errors import GateError
 from edgeface.home import home, model_path
 from edgeface.manifest import read_manifest
 from edgeface.runtime.onnxrt import OnnxRuntimeEngine
@@ -48,7 +48,8 @@ class Options:
         calibration: folder of photographs, crops or frames; a folder for each person says who is who.
         pairs, images: verify on the people of a pairs file; its photographs are in `images`, else in `calibration`.
         target: what shall run the engine.
-        precision: None is INT8, with as few layers in float as the limits need; ``int8`` is INT8 alone or nothing.
+        precision: None and ``mixed`` are INT8, with as few layers in float as the limits need; ``int8`` is the recipe's
+            INT8 or nothing.
         out: folder of the engine and the report; None is the model folder.
         pictures: most calibration pictures. held_out: most verification pictures.
         force: build even what is up to date.
@@ -100,8 +101,6 @@ def build(recipe: Recipe, options: Options, *, detector: Detector | None = None,
         BuildError: pictures, model or machine do not allow it. InputError: unreadable pictures.
         ModelError: the float32 model is absent, damaged or not what the recipe says.
     """
-    if options.precision == "mixed" and recipe.keep_float:
-        raise ConfigurationError(f"{recipe.name}: the recipe names its float layers; build without --precision mixed")
     clock = _Clock(stage)
     source = model_path(recipe.name)
     fp32 = models.load_stored(recipe)
@@ -198,9 +197,8 @@ def _attempts(
         half = halve(prepared)
         return [_Attempt(half, "fp16", measure(half, quantised=False))], None, []
     quantised = quantize(prepared, material.calibration, judge.error, recipe=recipe, stage=stage)
-    plain: Precision = "mixed" if recipe.keep_float else "int8"
     whole = measure(quantised.graph, quantised=True)
-    attempts = [_Attempt(quantised.graph, plain, whole, list(recipe.keep_float))]
+    attempts = [_Attempt(quantised.graph, "int8", whole, list(recipe.keep_float))]
     if whole.passed or options.precision == "int8":
         return attempts, quantised, []
     order = sensitivities(quantised, material.calibration, judge.error, recipe, stage=stage)

@@ -115,7 +115,7 @@ class EmbedderJudge:
 
 
 class DetectorJudge:
-    """Judges detectors by the faces and points that float32 finds, and by what recognition makes of them."""
+    """Judges detectors by the faces and points that float32 finds."""
 
     def __init__(self, recipe: Recipe, reference: Run, material: Material) -> None:
         limits = recipe.limits

@@ -36,7 +36,6 @@ class DetectorLimits:
     recall: float = 0.99
     points_share: float = 0.98
     points_error: float = 0.01
-    tar_loss_1e4: float = 0.005
     int8_share: float = 0.8
 
 
@@ -103,9 +102,6 @@ def judge_detector(report: DetectorReport, share: float, limits: DetectorLimits,
     ]
     if quantised:
         found.append(_least("int8_share", share, limits.int8_share))
-    for at in report.losses:
-        if at.far == 1e-4 and at.supported:
-            found.append(_loss("tar_loss_1e4", at.loss, limits.tar_loss_1e4, at.error, at))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeface.engines.recipe import Recipe
-    from edgeface.engines.verify import Loss
     from edgeface.types import FloatArray
 
 #: The scores and overlaps of `edgeface.Detector`, and the overlap at which two boxes are of one face (PASCAL VOC).
@@ -32,7 +31,6 @@ class DetectorReport:
         extra: faces that only the engine found.
         point_errors: (found,) mean distance of the five points over the width of the face.
         box_overlap: mean intersection over union of the boxes.
-        losses: of TAR when float32 embeds what each detector found; empty without an embedder.
     """
 
     pictures: int
@@ -41,7 +39,6 @@ class DetectorReport:
     extra: int
     point_errors: list[float]
     box_overlap: float
-    losses: list[Loss] = field(default_factory=list)
 
     @property
     def recall(self) -> float:

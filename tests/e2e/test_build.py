@@ -338,8 +338,9 @@ def test_a_full_disk_leaves_the_old_engine(bench: Bench, monkeypatch: pytest.Mon
 def test_no_model_and_an_unknown_float_layer(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"no layer 'conv_99'; layers are conv_0"):
         build(replace(bench.recipe, keep_float=("conv_99",)), bench.options)
-    kept = build(replace(bench.recipe, keep_float=("conv_0",)), bench.options)
-    assert kept.precision == "mixed"
+    limits = replace(bench.recipe.limits, int8_share=0.1)
+    kept = build(replace(bench.recipe, keep_float=("conv_0",), limits=limits), bench.options)
+    assert kept.precision == "int8"
     assert kept.document["float_layers"][0] == "conv_0"
     assert next(row for row in kept.document["layers"] if row["layer"] == "conv_0")["precision"] == "float"
     monkeypatch.setenv("EDGEFACE_HOME", str(tmp_path / "other"))
