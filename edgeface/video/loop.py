@@ -79,6 +79,8 @@ class RecognitionLoop:
         options: when tracks are looked at and decided.
         leave_after_s: a person not seen for so long has left.
         keep_track_s: a track lives so long without a detection.
+        clock: seconds, on which `Frame.arrived_s` stands and latencies are measured; `time.thread_time` where the
+            processor's own time counts and not the wall's.
 
     Raises:
         InputError: an option is out of range. MissingDependencyError: the assignment solver is not installed.
@@ -92,6 +94,7 @@ class RecognitionLoop:
         options: DecisionOptions | None = None,
         leave_after_s: float = 2.0,
         keep_track_s: float = 1.0,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if not 0 <= leave_after_s < 1e6:
             raise InputError(f"leave_after_s: expected seconds of at least 0, got {leave_after_s!r}")
@@ -112,6 +115,7 @@ class RecognitionLoop:
         self._tracker = Tracker(keep_s=keep_track_s, lost_after_s=min(LOST_AFTER_S, keep_track_s))
         self._people: dict[int, TrackIdentity] = {}
         self._presence = Presence(leave_after_s)
+        self._clock = clock
         self._callbacks: list[Callable[[Event], None]] = []
 
     def on(self, callback: Callable[[Event], None]) -> None:
@@ -162,16 +166,16 @@ class RecognitionLoop:
         step = self.budget.step
         if step.max_side_px < self.recognizer.detector.max_side_px:
             left_out.append(f"detector_side_px={step.max_side_px}")
-        start = time.perf_counter()
+        start = self._clock()
         found: list[int] = []
         if self.budget.detect_now():
             faces = self._detectors[step.max_side_px].detect(frame.image, pixel_format=frame.pixel_format)
-            now = time.perf_counter()
+            now = self._clock()
             spent["detect"] = (now - start) * 1e3
             self.budget.learn_detection(step.max_side_px, spent["detect"])
             found = self._tracker.update(faces, frame.time_s)
             self._offer(frame, faces, found)
-            spent["quality"] = (time.perf_counter() - now) * 1e3
+            spent["quality"] = (self._clock() - now) * 1e3
             self.counts.detections += 1
             self.counts.faces += len(faces)
         else:
@@ -179,17 +183,17 @@ class RecognitionLoop:
             self._tracker.predict(frame.time_s)
         for gone in self._people.keys() - self._tracker.tracks.keys():
             del self._people[gone]
-        now = time.perf_counter()
+        now = self._clock()
         events, waiting = self._look(frame, (now - frame.arrived_s) * 1e3)
         if waiting:
             left_out.append(f"embeddings={waiting}")
-        after = time.perf_counter()
+        after = self._clock()
         spent["embed"] = (after - now) * 1e3
         seen = [self._face(track_id, frame.time_s, track_id in found) for track_id in self._tracker.tracks]
         events += self._presence.update(seen, frame.number, frame.time_s)
         for event in list(events):
             events += self._tell(event)
-        end = time.perf_counter()
+        end = self._clock()
         spent["decide"] = (end - after) * 1e3
         latency = (end - frame.arrived_s) * 1e3
         self.budget.finish(latency, latency - spent["detect"] - spent["embed"])
@@ -221,12 +225,12 @@ class RecognitionLoop:
         if count == 0:
             return [], len(waiting)
         chosen = waiting[:count]
-        start = time.perf_counter()
+        start = self._clock()
         embedder = self.recognizer.embedder
         template = np.array(embedder.engine.manifest.template, np.float32)
         crops = [self._people[track_id].crop for track_id in chosen]
         embeddings = embedder.run(np.concatenate([embedder.prepare(crop, template) for crop in crops]))
-        self.budget.embedding.learn((time.perf_counter() - start) * 1e3 / count)
+        self.budget.embedding.learn((self._clock() - start) * 1e3 / count)
         self.counts.embeddings += count
         events: list[Event] = []
         for row, track_id in enumerate(chosen):
