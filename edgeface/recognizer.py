@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
     from types import TracebackType
 
-    from edgeface.gallery import Person
+    from edgeface.gallery import Key, Person
     from edgeface.runtime.choice import Choice
     from edgeface.runtime.engine import Engine
     from edgeface.types import Faces, FloatArray
@@ -91,6 +91,7 @@ class FaceRecognizer:
         margin: float | None = None,
         max_side_px: int = 640,
         threads: int | None = None,
+        key: Key | None = None,
     ) -> FaceRecognizer:
         """Open a gallery file, made when absent, with models from the model folder.
 
@@ -108,6 +109,7 @@ class FaceRecognizer:
             threshold, margin: similarities instead of the measured ones.
             max_side_px: longest side at which the detector runs.
             threads: CPU threads of one network run.
+            key: of an encrypted gallery, as for `Gallery.open`.
 
         Raises:
             ModelNotFoundError: a model is not in the model folder; `edgeface models fetch` brings it.
@@ -121,7 +123,9 @@ class FaceRecognizer:
             detecting, embedding = stage.engines["detector"], stage.engines["embedder"]
             policy = make_policy(embedding.manifest, fmr=fmr, fpir=fpir, threshold=threshold, margin=margin)
             embed = Embedder(embedding)
-            people = owned.enter_context(Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension))
+            people = owned.enter_context(
+                Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension, key=key)
+            )
             made = cls(Detector(detecting, max_side_px=max_side_px), embed, people, policy)
             made.runtimes = stage.runtimes
             made._reload = stage.reload

@@ -28,7 +28,7 @@ FaceRecognizer(detector, embedder, gallery, policy)
 FaceRecognizer.close(self)
 FaceRecognizer.enroll(self, name, photos, *, limits=None, force=False)
 FaceRecognizer.open(gallery, *, detector='yunet', embedder='sface', precision='fp32', runtime='auto', fmr=None,
-    fpir=None, threshold=None, margin=None, max_side_px=640, threads=None)
+    fpir=None, threshold=None, margin=None, max_side_px=640, threads=None, key=None)
 FaceRecognizer.policy
 FaceRecognizer.recognize(self, frame, *, stages_ms=None)
 FaceRecognizer.recognize_each(self, frames)
