@@ -22,7 +22,11 @@ def command(engine: Path, as_json: bool) -> None:
     """
     manifest = read_manifest(engine)
     content = check_file(engine, manifest)
-    layers = _layers(content) if manifest.runtime == "onnxruntime" else []
+    layers = []
+    if manifest.runtime == "onnxruntime":
+        from edgeface.engines.layers import file_layers
+
+        layers = file_layers(content)
     if as_json:
         print_json({**asdict(manifest), "layers": layers})
         return
@@ -33,7 +37,8 @@ def command(engine: Path, as_json: bool) -> None:
         ("runtime", manifest.runtime),
         ("bytes", manifest.size),
         ("sha256", manifest.sha256),
-        ("input", f"{manifest.input_name} {manifest.input_size or 'any multiple of 32'}, {manifest.preprocessing.color}"),
+        ("input", f"{manifest.input_name}, {manifest.preprocessing.color}"),
+        ("height, width", manifest.input_size or "any multiple of 32"),
         ("largest batch", manifest.max_batch or "any"),
         *_flat(manifest.build),
     ]
@@ -50,25 +55,4 @@ def _flat(build: Any, prefix: str = "") -> list[tuple[str, object]]:
             rows += _flat(value, f"{prefix}{key}.")
         else:
             rows.append((f"{prefix}{key}", ", ".join(map(str, value)) or "none" if isinstance(value, list) else value))
-    return rows
-
-
-def _layers(content: bytes) -> list[dict[str, Any]]:
-    """Layers with weights, in order: INT8 where input and weights both come from DequantizeLinear."""
-    import onnx
-
-    from edgeface.engines.graph import WEIGHTED, Graph
-    from edgeface.engines.qdq import int8_layers
-
-    graph = Graph(onnx.load_model_from_string(content))
-    int8 = set(int8_layers(graph))
-    back = {node.output[0]: node.input[0] for node in graph.nodes if node.op_type == "DequantizeLinear"}
-    rows = []
-    for node in graph.nodes:
-        if node.op_type not in WEIGHTED:
-            continue
-        weight = graph.constants.get(back.get(node.input[1], node.input[1]))
-        if weight is not None:
-            kind = "int8" if node.name in int8 else {"float16": "fp16"}.get(str(weight.dtype), "fp32")
-            rows.append({"layer": node.name, "operator": node.op_type, "precision": kind, "weights": int(weight.size)})
     return rows
