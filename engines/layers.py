@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
 from edgeface.engines import qdq
+from edgeface.engines.graph import WEIGHTED, Graph
 from edgeface.engines.session import Runner
 
 if TYPE_CHECKING:
-    from edgeface.engines.graph import Graph
     from edgeface.engines.pictures import Inputs
     from edgeface.engines.quantize import Quantized
 
@@ -74,3 +75,22 @@ def _errors(reference: Graph, final: Graph, inputs: Inputs) -> dict[str, float]:
             power[name] += float((a**2).sum())
             noise[name] += float(((a - b) ** 2).sum())
     return {name: round(float(10 * np.log10(max(power[name], 1e-30) / max(noise[name], 1e-30))), 2) for name in after}
+
+
+def file_layers(content: bytes) -> list[dict[str, Any]]:
+    """Layers with weights of an ONNX file, in order: name, operator, precision and number of weights.
+
+    A layer is INT8 where its input and its weights both come from DequantizeLinear.
+    """
+    graph = Graph(onnx.load_model_from_string(content))
+    int8 = set(qdq.int8_layers(graph))
+    back = {node.output[0]: node.input[0] for node in graph.nodes if node.op_type == "DequantizeLinear"}
+    rows = []
+    for node in graph.nodes:
+        if node.op_type not in WEIGHTED:
+            continue
+        weight = graph.constants.get(back.get(node.input[1], node.input[1]))
+        if weight is not None:
+            kind = "int8" if node.name in int8 else {"float16": "fp16"}.get(str(weight.dtype), "fp32")
+            rows.append({"layer": node.name, "operator": node.op_type, "precision": kind, "weights": int(weight.size)})
+    return rows

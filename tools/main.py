@@ -15,6 +15,7 @@ from edgeface.errors import EdgefaceError
 COMMANDS = {
     "demo": "Enrol people from photographs that come with edgeface and recognise them in others.",
     "build": "Quantise models to INT8, prove them against float32, write them or refuse.",
+    "inspect": "Show what an engine is, how it was built and what it measured.",
     "models": "List, fetch and check models.",
     "detect": "Find the faces of photographs.",
     "enroll": "Enrol a person from photographs.",

@@ -1,0 +1,42 @@
+"""`edgeface inspect` on a stored model, on a damaged one and on one without a manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_stored_model(with_models: Path, cli: Any) -> None:
+    model = with_models / "models" / "sface.fp32.onnx"
+    ran = cli("inspect", model, "--json")
+    assert ran.code == 0, ran.err
+    shown = json.loads(ran.out)
+    assert (shown["name"], shown["precision"], shown["dimension"]) == ("sface", "fp32", 128)
+    assert len(shown["layers"]) == 28
+    assert {row["precision"] for row in shown["layers"]} == {"fp32"}
+    assert shown["layers"][-1] == {
+        "layer": "pre_fc1", "operator": "Gemm", "precision": "fp32", "weights": 128 * 50176,
+    }  # fmt: skip
+    table = cli("inspect", model)
+    assert table.code == 0
+    for words in ("sface@", "source_sha256", "conv_1_conv2d", "any"):
+        assert words in table.out
+
+
+def test_what_cannot_be_shown(with_models: Path, cli: Any, tmp_path: Path) -> None:
+    model = tmp_path / "yunet.fp32.onnx"
+    shutil.copy(with_models / "models" / "yunet.fp32.onnx", model)
+    ran = cli("inspect", model)
+    assert ran.code == 1
+    assert "no manifest beside the model" in ran.err
+    shutil.copy(with_models / "models" / "yunet.fp32.onnx.json", f"{model}.json")
+    assert cli("inspect", model).code == 0
+    model.write_bytes(model.read_bytes()[:-1])
+    ran = cli("inspect", model)
+    assert ran.code == 1
+    assert "expected" in ran.err
+    assert "sha256" in ran.err
