@@ -49,7 +49,8 @@ def test_a_browser_shows_the_annotated_picture(
             while seen is None and time.perf_counter() < end:
                 subprocess.run(
                     [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu",
-                     f"--user-data-dir={tmp_path}/profile", "--window-size=700,520", "--virtual-time-budget=3000", f"--screenshot={shot}", address],
+                     f"--user-data-dir={tmp_path}/profile", "--window-size=700,520",
+                     "--virtual-time-budget=3000", f"--screenshot={shot}", address],
                     capture_output=True, timeout=60, check=False,
                 )  # fmt: skip
                 picture = cv2.imread(str(shot)) if shot.exists() else None
