@@ -48,8 +48,9 @@ def test_a_browser_shows_the_annotated_picture(
             end = time.perf_counter() + 60
             while seen is None and time.perf_counter() < end:
                 subprocess.run(
-                    [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile",
-                     "--window-size=700,520", "--virtual-time-budget=3000", f"--screenshot={shot}", address],
+                    [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu",
+                     f"--user-data-dir={tmp_path}/profile", "--window-size=700,520",
+                     "--virtual-time-budget=3000", f"--screenshot={shot}", address],
                     capture_output=True, timeout=60, check=False,
                 )  # fmt: skip
                 picture = cv2.imread(str(shot)) if shot.exists() else None
