@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
     from types import TracebackType
 
-    from edgeface.gallery import Key, Person
+    from edgeface.gallery import Person
+    from edgeface.gallery.vault import Key
     from edgeface.runtime.choice import Choice
     from edgeface.runtime.engine import Engine
     from edgeface.types import Faces, FloatArray
