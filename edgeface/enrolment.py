@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeface.errors import EnrolmentError, InputError
+from edgeface.gallery import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from edgeface.types import FloatArray
 
 log = logging.getLogger(__name__)
-#: People looked at for a face that is enrolled already, and for the person's own earlier templates.
-NEAREST = 50
 
 
 @dataclass(frozen=True)
@@ -113,17 +112,18 @@ def check_agreement(
     """Photographs, by number from 0, that show another person than the rest, or one who is enrolled already."""
     least = policy.threshold - policy.margin if limits.min_agreement is None else limits.min_agreement
     most = policy.threshold if limits.max_other_similarity is None else limits.max_other_similarity
+    name = check_name("name", name)
     refused: list[tuple[int, Refusal]] = []
-    for number, found in enumerate(gallery.search(embeddings, k=NEAREST)):
-        own = [float(s) for n, s in zip(found.names, found.similarities, strict=True) if n == name]
+    own = gallery.similarities(name, embeddings)
+    for number, found in enumerate(gallery.search(embeddings, k=2)):  # the person's own name and the nearest other
         other = [(float(s), n) for n, s in zip(found.names, found.similarities, strict=True) if n != name]
-        if other and other[0][0] >= most and not (own and own[0] > other[0][0]):
+        if other and other[0][0] >= most and not (own is not None and own[number] > other[0][0]):
             similarity, who = other[0]
             hint = f"the face is enrolled as {who!r}: add the photograph to them, or rename or remove them first"
             refused.append((number, Refusal("already_enrolled", "similarity", similarity, most, hint)))
-        elif own and own[0] < least:
+        elif own is not None and own[number] < least:
             hint = f"another person than the {name!r} that is enrolled? use another name or photograph"
-            refused.append((number, Refusal("disagrees", "similarity", own[0], least, hint)))
+            refused.append((number, Refusal("disagrees", "similarity", float(own[number]), least, hint)))
     if len(embeddings) > 1:
         alike = embeddings @ embeddings.T
         np.fill_diagonal(alike, -np.inf)

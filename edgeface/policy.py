@@ -87,6 +87,8 @@ def make_policy(
         if enrolled < 0:
             raise InputError(f"enrolled: expected a number of people, got {enrolled!r}")
         fmr = comparison_rate(fpir, enrolled)
+        if manifest.thresholds is not None:  # few people: the table's highest rate is stricter than what was asked
+            fmr = min(fmr, manifest.thresholds.points[0].fmr)
     fmr = DEFAULT_FMR if fmr is None else fmr
     if not 0.0 < fmr < 1.0:
         raise InputError(f"fmr: expected a rate between 0 and 1, got {fmr!r}")

@@ -13,7 +13,7 @@ from edgeface.detect import Detector
 from edgeface.embed import Embedder
 from edgeface.enrolment import EnrolmentLimits, check_agreement, check_view, refuse
 from edgeface.errors import ConfigurationError, EnrolmentError, InputError
-from edgeface.gallery import Gallery
+from edgeface.gallery import Gallery, check_name
 from edgeface.overlap import overlapped
 from edgeface.policy import Policy, make_policy
 from edgeface.quality import Quality
@@ -55,9 +55,8 @@ class FaceRecognizer:
         self.embedder = embedder
         self.gallery = gallery
         self.runtimes: Mapping[str, Choice] = {}
-        self._policy = policy
+        self._policy = (-1, policy)  # and the number of people that it was made for
         self._margin: float | None = None
-        self._enrolled = -1
         self._owned = ExitStack()
         self._reload: Callable[[], None] | None = None
 
@@ -69,13 +68,16 @@ class FaceRecognizer:
         Raises:
             ConfigurationError: so many people are enrolled that the embedder's table does not support the rate.
         """
-        if self._policy.fpir is not None:
-            enrolled = len(self.gallery)
-            if enrolled != self._enrolled:
-                manifest = self.embedder.engine.manifest
-                self._policy = make_policy(manifest, fpir=self._policy.fpir, enrolled=enrolled, margin=self._margin)
-                self._enrolled = enrolled
-        return self._policy
+        made_for, policy = self._policy
+        enrolled = -1 if policy.fpir is None else len(self.gallery)
+        if enrolled != made_for:
+            policy = self._policy_for(enrolled)
+            self._policy = (enrolled, policy)  # one assignment: no thread sees the one without the other
+        return policy
+
+    def _policy_for(self, enrolled: int) -> Policy:
+        manifest, fpir = self.embedder.engine.manifest, self._policy[1].fpir
+        return make_policy(manifest, fpir=fpir, enrolled=enrolled, margin=self._margin)
 
     @classmethod
     def open(
@@ -131,6 +133,7 @@ class FaceRecognizer:
             made.runtimes = stage.runtimes
             made._reload = stage.reload
             made._margin = margin
+            _ = made.policy  # refuse now what the embedder's table does not support for so many people
             made._owned = owned.pop_all()
             return made
 
@@ -195,9 +198,9 @@ class FaceRecognizer:
         embeddings = self.embedder.run(tensor)
         watch.lap("embed")
         found = self.gallery.search(embeddings, k=NEAREST_PEOPLE)
-        results = []
+        policy, results = self.policy, []
         for index, matches in enumerate(found):
-            decision = self.policy.decide(matches)
+            decision = policy.decide(matches)
             named = decision is Decision.MATCH
             results.append(
                 Recognition(
@@ -233,7 +236,9 @@ class FaceRecognizer:
             EnrolmentError: a photograph was refused; `reason` is ``no_face``, ``several_faces`` or one of those of
                 `edgeface.enrolment.Refusal`, `value` and `limit` say what was measured.
             InputError: not a photograph, or not a name.
+            ConfigurationError: with one more person the asked `fpir` is out of the embedder's table.
         """
+        name = check_name("enroll", name)
         pictures: Sequence[Any] = photos if isinstance(photos, (list, tuple)) else [photos]
         if not pictures:
             raise InputError("photos: expected at least one photograph, got an empty list")
@@ -243,6 +248,8 @@ class FaceRecognizer:
         refused = [(i, one) for i, (quality, _) in enumerate(views) for one in check_view(quality, limits)]
         refused += check_agreement(name, embeddings, self.gallery, self.policy, limits)
         refuse(name, refused, force=force)
+        if self.policy.fpir is not None:
+            self._policy_for(len(self.gallery) + 1)  # one person too many would end recognition for all
         return self.gallery.add(name, embeddings, qualities=[float(quality.score[0]) for quality, _ in views])
 
     def _enrolment_view(self, photo: Any, number: int) -> tuple[Quality, FloatArray]:

@@ -56,6 +56,7 @@ Gallery.remove(self, name)
 Gallery.rename(self, old, new)
 Gallery.rotate_key(self, key)
 Gallery.search(self, probes, *, k=5)
+Gallery.similarities(self, name, probes)
 Gallery.stats(self)
 Gallery.template
 Gallery.wait_for_index(self, timeout_s=None)

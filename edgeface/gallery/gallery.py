@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgeface.errors import GalleryError, GalleryKeyError, InputError
 from edgeface.gallery import copies, exchange, snapshot
 from edgeface.gallery.index import Index, Searcher, machine
-from edgeface.gallery.nearest import nearest_people
+from edgeface.gallery.nearest import nearest_people, similarities_to
 from edgeface.gallery.options import check_options
 from edgeface.gallery.person import Person, check_name, pack_metadata
 from edgeface.gallery.store import Store
@@ -238,6 +238,12 @@ class Gallery:
                 Matches(person_ids[kept], tuple(names[int(person_ids[i])] for i in kept), similarities[kept])
             )
         return results
+
+    def similarities(self, name: str, probes: FloatArray) -> FloatArray | None:
+        """(n,) cosines of probes, as for `search`, to the best template of one person; None for a name not enrolled."""
+        rows = check_rows("Gallery.similarities", probes, self.dimension)
+        person_id = self._store.person_id(check_name("Gallery.similarities", name))
+        return None if person_id is None else similarities_to(self._sync().view, rows, person_id)
 
     def export(self, path: str | os.PathLike[str], *, plaintext: bool = False) -> int:
         """Write everybody to a portable file (`docs/formats/gallery-export.md`), mode 0600; returns the

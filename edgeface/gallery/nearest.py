@@ -12,10 +12,22 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeface.gallery.index import Searcher
+    from edgeface.gallery.rows import View
     from edgeface.gallery.vectors import FloatArray
 
 #: Rows fetched beyond those asked for: ranking is by int8 products, the result by exact cosines of these.
 _SPARE = 8
+
+
+def similarities_to(view: View, probes: FloatArray, person_id: int) -> FloatArray | None:
+    """(n,) cosines of the probes to the best template of one person; None where the person has none."""
+    own = view.person_ids == person_id
+    if view.alive is not None:
+        own &= view.alive.astype(bool)
+    if not own.any():
+        return None
+    templates = view.rows[own]
+    return np.array([cosines(probe, templates).max() for probe in probes], np.float32)
 
 
 def nearest_people(

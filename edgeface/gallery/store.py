@@ -260,6 +260,12 @@ class Store:
         with self.database.reading() as connection:
             return int(connection.execute("SELECT count(*) FROM people").fetchone()[0])
 
+    def person_id(self, name: str) -> int | None:
+        """The id of a person; None when nobody has that name."""
+        with self.database.reading() as connection:
+            found = connection.execute("SELECT person_id FROM people WHERE name = ?", (name,)).fetchone()
+        return None if found is None else int(found[0])
+
     def names(self, person_ids: Sequence[int]) -> dict[int, str]:
         """Names of those of `person_ids` who are enrolled now."""
         rows = []

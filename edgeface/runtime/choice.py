@@ -7,7 +7,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeface.errors import ConfigurationError, EngineError, InputError, MissingDependencyError, ModelNotFoundError
+from edgeface.errors import (
+    ConfigurationError,
+    EngineError,
+    InputError,
+    MissingDependencyError,
+    ModelError,
+    ModelNotFoundError,
+)
 from edgeface.home import engine_path, model_path
 from edgeface.manifest import read_manifest
 from edgeface.runtime.board import read_board
@@ -74,7 +81,7 @@ def choose(
                 return load_engine(engine_file), Choice(
                     _runtime_of(engine_file), "an engine for this machine is there", engine_file
                 )
-            except (EngineError, MissingDependencyError) as error:
+            except (EngineError, ModelError, MissingDependencyError) as error:  # a cut-short build's file, too
                 reason = f"its TensorRT engine cannot run: {error}"
                 logger.warning("%s runs on the CPU: %s", model, reason)
         else:

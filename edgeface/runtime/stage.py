@@ -54,7 +54,7 @@ class Stage:
                 loaded[role] = choose(model, **self._options)
                 failed.callback(loaded[role][0].close)
                 check_exchange(self.engines[role].manifest, loaded[role][0].manifest)
-            failed.pop_all()
             for role, (engine, choice) in loaded.items():
                 self.engines[role].exchange(engine)
                 self.runtimes[role] = choice
+            failed.pop_all()

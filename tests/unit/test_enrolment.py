@@ -112,3 +112,25 @@ def test_forcing_enrols_and_logs(
 def test_limits_are_numbers() -> None:
     with pytest.raises(InputError, match="min_size_px"):
         EnrolmentLimits(min_size_px=float("nan"))
+
+
+def test_a_stranger_is_not_added_to_a_name_in_a_large_gallery(
+    opened: FaceRecognizer, photos: dict[str, ByteArray]
+) -> None:
+    """The person's own templates are compared, however many other people are nearer."""
+    first, stranger = next(iter(photos)), list(photos)[-1]
+    opened.enroll("Ada", photos[first])
+    random = np.random.default_rng(0).standard_normal((200, opened.embedder.dimension)).astype(np.float32)
+    for number, row in enumerate(random / np.linalg.norm(random, axis=1, keepdims=True)):
+        opened.gallery.add(f"person {number}", row[None])
+    with pytest.raises(EnrolmentError) as caught:
+        opened.enroll("Ada", photos[stranger])
+    assert caught.value.reason == "disagrees"
+
+
+def test_a_name_is_the_same_however_it_is_composed(opened: FaceRecognizer, photos: dict[str, ByteArray]) -> None:
+    photo = next(iter(photos.values()))
+    opened.enroll("Jose\u0301", photo)
+    assert opened.enroll("Jos\u00e9", photo).templates == 2
+    with pytest.raises(InputError, match="expected a name"):
+        opened.enroll("", photo)

@@ -52,6 +52,13 @@ def test_the_threshold_rises_with_the_people_enrolled(embedder_manifest: Callabl
     assert policy.fmr == pytest.approx(comparison_rate(0.01, 10))
 
 
+def test_few_people_get_the_strictest_rate_that_was_measured(embedder_manifest: Callable[..., Manifest]) -> None:
+    manifest = embedder_manifest(thresholds=TABLE)
+    policy = make_policy(manifest, fpir=0.5, enrolled=1)  # the table begins below that rate
+    assert policy.fmr == TABLE.points[0].fmr
+    assert policy.threshold == pytest.approx(TABLE.points[0].similarity)
+
+
 def test_a_rate_that_the_table_does_not_support_is_an_error(embedder_manifest: Callable[..., Manifest]) -> None:
     manifest = embedder_manifest(thresholds=TABLE)
     with pytest.raises(ConfigurationError, match="not supported"):
