@@ -53,6 +53,8 @@ def _flat(build: Any, prefix: str = "") -> list[tuple[str, object]]:
     for key, value in sorted(build.items()):
         if isinstance(value, dict):
             rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", ", ".join(map(str, value)) or "none" if isinstance(value, list) else value))
+        elif isinstance(value, list):
+            rows.append((f"{prefix}{key}", ", ".join(map(str, value)) or "none"))
+        else:  # a cosine of 0.998 must not be rounded to 1.00
+            rows.append((f"{prefix}{key}", f"{value:.5f}" if isinstance(value, float) else value))
     return rows

@@ -15,13 +15,16 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edgeface import load_engine
-from edgeface.engines import build as building
 from edgeface.engines import models, qdq, quantize
 from edgeface.engines.build import Options, build
+from edgeface.engines.intake import read_network
 from edgeface.engines.judge import EmbedderJudge, engine_run, graph_run
+from edgeface.engines.material import gather
+from edgeface.engines.prepare import prepare
 from edgeface.engines.recipe import load_recipe
 from edgeface.engines.store import Artefact, store
 from edgeface.errors import BuildError, GateError, InputError, ModelNotFoundError
+from edgeface.home import model_path
 from edgeface.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ def embedder(crops: np.ndarray[Any, Any]) -> onnx.ModelProto:
     """A random network with PReLU and depthwise layers, centred on what it sees so that people are told apart."""
     draw = np.random.default_rng(4)
     constants: dict[str, Any] = {}
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
 
     def conv(source: str, before: int, after: int, *, kernel: int, stride: int = 1, group: int = 1) -> str:
         weight = draw.normal(size=(after, before // group, kernel, kernel)) / np.sqrt(before // group * kernel**2)
@@ -45,7 +48,7 @@ def embedder(crops: np.ndarray[Any, Any]) -> onnx.ModelProto:
         index = len(nodes)
         constants[f"w{index}"], constants[f"b{index}"] = weight * spread, draw.normal(size=after) * 0.1
         constants[f"s{index}"] = draw.uniform(0.1, 0.4, size=(after, 1, 1))
-        options = {"pads": [kernel // 2] * 4, "strides": [stride] * 2, "group": group}
+        options: dict[str, Any] = {"pads": [kernel // 2] * 4, "strides": [stride] * 2, "group": group}
         nodes.append(
             helper.make_node("Conv", [source, f"w{index}", f"b{index}"], [f"c{index}"], f"conv_{index}", **options)
         )
@@ -154,7 +157,7 @@ def test_an_engine_that_loads_runs_and_says_what_it_is(bench: Bench) -> None:
     built = build(bench.recipe, bench.options)
     assert built.path.name == "made.int8.onnx"
     assert (built.precision, built.document["passed"], built.document["int8_share"]) == ("int8", True, 1.0)
-    with load_engine(built.path) as engine, load_engine(models.model_path("made")) as reference:
+    with load_engine(built.path) as engine, load_engine(model_path("made")) as reference:
         manifest = engine.manifest
         assert (manifest.precision, manifest.runtime, manifest.model_id) == (
             "int8",
@@ -242,8 +245,8 @@ def test_min_max_of_strong_outliers_grows_the_mixed_plan(bench: Bench, monkeypat
 
 def test_swapped_colours_and_a_broken_calibration_fail_the_gate(bench: Bench, pixels: Any) -> None:
     recipe = bench.recipe
-    network = building.read_network(models.load_stored(recipe), recipe)
-    material = building.gather(recipe, bench.crops, count=80, most_held_out=200)
+    network = read_network(models.load_stored(recipe), recipe)
+    material = gather(recipe, bench.crops, count=80, most_held_out=200)
     judge = EmbedderJudge(recipe, graph_run(recipe, network), material)
     good = judge.measure(graph_run(recipe, network), int8_share=1.0, quantised=True)
     assert good.passed
@@ -254,7 +257,7 @@ def test_swapped_colours_and_a_broken_calibration_fail_the_gate(bench: Bench, pi
     assert not judge.measure(swapped, int8_share=1.0, quantised=True).passed
     noise = material.calibration.part(0, 40)
     noise.pictures = np.full_like(noise.pictures, 120)  # grey pictures instead of faces
-    prepared = building.prepare(network)
+    prepared = prepare(network)
     wrong = quantize.quantize(prepared, noise, lambda a, b: 0.0, recipe=recipe)
     assert not judge.measure(graph_run(recipe, wrong.graph), int8_share=1.0, quantised=True).passed
 
@@ -354,8 +357,8 @@ def test_a_model_that_gives_nan_is_no_embedder(bench: Bench) -> None:
     model.graph.node.append(helper.make_node("Log", ["out"], ["log"], "log"))
     model.graph.output[0].name = "log"
     recipe = replace(bench.recipe, outputs={"embedding": "log"})
-    network = building.read_network(model.SerializeToString(), recipe)
-    material = building.gather(recipe, bench.crops, count=80, most_held_out=200)
+    network = read_network(model.SerializeToString(), recipe)
+    material = gather(recipe, bench.crops, count=80, most_held_out=200)
     with pytest.raises(BuildError, match="NaN, infinite or zero"):
         EmbedderJudge(recipe, graph_run(recipe, network), material)
 

@@ -14,17 +14,19 @@ import pytest
 from onnx import helper
 
 from edgeface import Detector, load_engine
-from edgeface.engines import build as building
 from edgeface.engines import models, qdq
 from edgeface.engines.build import Options, build
 from edgeface.engines.graph import Graph
 from edgeface.engines.halve import halve
+from edgeface.engines.intake import read_network
 from edgeface.engines.judge import EmbedderJudge, graph_run
+from edgeface.engines.material import gather
 from edgeface.engines.prepare import prepare
 from edgeface.engines.quantize import read_tensors
 from edgeface.engines.ranges import collect
 from edgeface.engines.recipe import load_recipe
 from edgeface.errors import BuildError
+from edgeface.home import model_path
 from edgeface.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ summary = "A customer's own model."
 
 @pytest.fixture
 def detector(with_models: Path) -> Iterator[Detector]:
-    with load_engine(models.model_path("yunet")) as engine:
+    with load_engine(model_path("yunet")) as engine:
         yield Detector(engine)
 
 
@@ -106,8 +108,8 @@ def test_a_customers_model_passes_its_limits(customer: Recipe, detector: Detecto
 def test_min_max_of_every_tensor_fails_the_gate(customer: Recipe, detector: Detector) -> None:
     """What a default quantiser does to this network: the gate must not let it through."""
     lfw = folder_of("EDGEFACE_LFW")
-    network = building.read_network(models.load_stored(customer), customer)
-    material = building.gather(customer, lfw / "images", detector=detector, count=128, most_held_out=300)
+    network = read_network(models.load_stored(customer), customer)
+    material = gather(customer, lfw / "images", detector=detector, count=128, most_held_out=300)
     judge = EmbedderJudge(customer, graph_run(customer, network), material)
     graph = prepare(network)
     every = [node.output[0] for node in graph.nodes if not graph.is_output(node.output[0])]

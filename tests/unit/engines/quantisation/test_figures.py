@@ -17,7 +17,8 @@ from edgeface.engines.pictures import Inputs, Picture, split_pictures
 from edgeface.engines.plots import lines
 from edgeface.engines.ranges import BINS, Statistics
 from edgeface.errors import BuildError, RecipeError
-from edgeface.manifest import Preprocessing, Reader
+from edgeface.manifest import Preprocessing
+from edgeface.tables import Reader
 
 if TYPE_CHECKING:
     import numpy.typing as npt
