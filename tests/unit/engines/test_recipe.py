@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_the_model_id_names_all_that_an_embedding_depends_on() -> None:
     assert sface.model_id("int8") == "sface@9c5e0448d85a/int8"
     other = dataclasses.replace(sface.preprocessing, mean=(0.0, 0.0, 1.0))
     moved = ((38.0, 51.6963), *sface.template[1:])
-    edited = [{"preprocessing": other}, {"template": moved}, {"outputs": {"embedding": "bn"}}]
+    edited: list[dict[str, Any]] = [{"preprocessing": other}, {"template": moved}, {"outputs": {"embedding": "bn"}}]
     ids = {dataclasses.replace(sface, **change).model_id() for change in edited}
     assert len(ids | {sface.model_id()}) == 4
     assert dataclasses.replace(sface, card={"summary": "reworded"}).model_id() == sface.model_id()
