@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
 def backup(store: Store, target: Path) -> None:
     """Copy the gallery, while it is in use, into one file that is there whole or not at all, mode 0600."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    unlink_family(temporary)
+    temporary = None
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")  # mode 0600
+        os.close(descriptor)
+        temporary = Path(name)
         with contextlib.closing(connect(store.path)) as source, contextlib.closing(connect(temporary)) as copy:
             source.backup(copy)  # all pages at once: one state of the file, and nobody has to wait for it
             copy.execute("PRAGMA journal_mode = DELETE")  # one file, no -wal beside it
@@ -39,7 +41,8 @@ def backup(store: Store, target: Path) -> None:
     except OSError as error:
         raise GalleryError(f"{target}: cannot write the backup: {error.strerror}") from error
     finally:
-        unlink_family(temporary)
+        if temporary is not None:
+            unlink_family(temporary)
 
 
 def _remember(store: Store, target: Path) -> None:

@@ -15,6 +15,7 @@ from edgeface.gallery.nearest import nearest_people
 from edgeface.gallery.options import check_options
 from edgeface.gallery.person import Person, check_name, pack_metadata
 from edgeface.gallery.store import Store
+from edgeface.gallery.targets import checked_path, checked_target
 from edgeface.gallery.template_info import template_infos
 from edgeface.gallery.vectors import check_rows
 from edgeface.types import Matches
@@ -243,17 +244,19 @@ class Gallery:
         """Write everybody to a portable file (`docs/formats/gallery-export.md`), mode 0600; returns the
         people written.
 
-        The file appears whole or not at all; an existing one is replaced. It is not encrypted: an encrypted
+        The file appears whole or not at all; only an earlier export is replaced. It is not encrypted: an encrypted
         gallery is exported only with `plaintext`.
 
         Raises:
-            GalleryKeyError: the gallery is encrypted and `plaintext` is not set. GalleryError: it cannot be written.
+            GalleryKeyError: the gallery is encrypted and `plaintext` is not set. GalleryError: it cannot be written, or
+                something else stands there. InputError: `path` is none.
         """
         if self.encrypted and not plaintext:
             raise GalleryKeyError(
                 f"{self.path}: is encrypted and an export is not; pass plaintext=True, or make a backup instead"
             )
-        return exchange.write(self._store, Path(path))
+        target = checked_target("Gallery.export", path, self.path, magic=exchange.MAGIC)
+        return exchange.write(self._store, target)
 
     def import_(self, path: str | os.PathLike[str]) -> int:
         """Add everybody of an exported file in one transaction; returns the people added.
@@ -263,14 +266,16 @@ class Gallery:
             GalleryMismatchError: its templates are of another model, size or encoding.
             PersonExistsError: somebody of that name is enrolled already; nothing was added.
         """
-        return exchange.read(self._store, Path(path))
+        return exchange.read(self._store, checked_path("Gallery.import_", path))
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Copy the whole gallery into one file, while it is in use; whole or not at all, mode 0600.
 
-        The copy is a gallery itself: restore it by putting it in the place of the lost file. Raises GalleryError.
+        The copy is a gallery itself: restore it by putting it in the place of the lost file. Only an empty file
+        or an earlier backup of this gallery is replaced. Raises GalleryError, InputError.
         """
-        copies.backup(self._store, Path(path))
+        target = checked_target("Gallery.backup", path, self.path, gallery_id=self._store.gallery_id)
+        copies.backup(self._store, target)
 
     def stats(self) -> dict[str, Any]:
         """Figures for people and monitoring: numbers of people and templates, bytes on disk and in memory, index."""

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeface.errors import GalleryError
-from edgeface.gallery.exchange import write_whole
 from edgeface.gallery.graphs import EF_CONSTRUCTION, LINKS, graph_kind
 from edgeface.gallery.rows import DEAD_SHARE, Rows
+from edgeface.home import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,8 +57,8 @@ def save(store: Store, graph: Graph, ef: int, rows: Rows) -> bool:
     for part in parts:
         digest.update(part)
     try:
-        write_whole(snapshot_path(store.path), [*parts, digest.digest()])
-    except GalleryError as error:
+        write_atomically(snapshot_path(store.path), [*parts, digest.digest()], mode=0o600)
+    except OSError as error:
         log.warning("the index is not kept for the next start: %s", error)
         return False
     return True
