@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeface.gallery.graphs import EF_CONSTRUCTION, LINKS, graph_kind
+from edgeface.gallery.graphs import EF_CONSTRUCTION, FORMAT, LINKS, graph_kind
 from edgeface.gallery.rows import DEAD_SHARE, Rows
 from edgeface.home import write_atomically
 
@@ -32,6 +32,8 @@ _PREFIX = struct.Struct("<8sIQ")
 _DIGEST_BYTES = 32
 #: bytes a row besides its links: template id, checksum, alive
 _ROW_BYTES = 8 + 4 + 1
+#: More candidates than the index ever chooses: such a number comes from elsewhere.
+_MOST_EF = 10_000
 
 
 def snapshot_path(gallery: Path) -> Path:
@@ -91,7 +93,9 @@ def _restore(store: Store, everything: Change, content: bytes) -> tuple[Graph, i
     if kind is None or any(header.get(key) != value for key, value in _identity(store, kind.kind).items()):
         raise _UnfitError("made for another gallery, model, or kind of index")
     count, ef = header.get("rows"), header.get("ef")
-    if not isinstance(count, int) or not isinstance(ef, int) or count < 1 or len(body) < count * _ROW_BYTES:
+    if not isinstance(count, int) or not isinstance(ef, int) or not 1 <= ef <= _MOST_EF:
+        raise _UnfitError("its parts do not fit together")
+    if count < 1 or len(body) < count * _ROW_BYTES:
         raise _UnfitError("its parts do not fit together")
     ids = np.frombuffer(body, "<i8", count).astype(np.int64)
     checksums = np.frombuffer(body, "<u4", count, count * 8).astype(np.uint32)
@@ -119,7 +123,10 @@ def _restore(store: Store, everything: Change, content: bytes) -> tuple[Graph, i
     rest = stored.after(beyond)
     rows.append(rest.template_ids, rest.person_ids, rest.checksums, rest.rows)
     graph = kind(store.codec.dimension)
-    graph.load(links, rows.array, dead)
+    try:
+        graph.load(links, rows.array, dead)
+    except (RuntimeError, MemoryError) as error:
+        raise _UnfitError(str(error) or "out of memory") from None
     if len(graph) != count:
         raise _UnfitError("its links do not fit its rows")
     return graph, ef, rows
@@ -141,7 +148,7 @@ def _open(content: bytes) -> tuple[dict[str, Any], memoryview]:
         raise _UnfitError("damaged: its SHA-256 does not hold")
     try:
         header = json.loads(content[_PREFIX.size : _PREFIX.size + length])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _UnfitError("its header is not JSON") from None
     if not isinstance(header, dict):
         raise _UnfitError("its header is not a JSON object")
@@ -156,6 +163,7 @@ def _identity(store: Store, kind: str) -> dict[str, Any]:
         "encoding": store.codec.encoding,
         "scale": store.codec.scale,
         "kind": kind,
+        "format": FORMAT,
         "links": LINKS,
         "ef_construction": EF_CONSTRUCTION,
     }
