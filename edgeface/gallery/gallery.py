@@ -331,11 +331,12 @@ class Gallery:
         state = self._index.snapshot()
         if state is None or self.encrypted:  # links tell who resembles whom: an encrypted gallery keeps none
             return
-        graph, ef, rows = state
-        extent = _extent(graph, rows)
+        extent = _extent(state[0], state[2])
         changed = sum(abs(new - old) for new, old in zip(extent, self._kept, strict=True))
-        if changed > len(graph) // 100 and snapshot.save(self._store, graph, ef, rows):
-            self._kept = extent
+        if changed > extent[0] // 100:
+            dump = self._index.dump()
+            if dump is not None and snapshot.save(self._store, dump):
+                self._kept = extent
 
     def _keep_limit(self, limit: int) -> None:
         try:

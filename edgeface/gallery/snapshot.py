@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeface.gallery.graphs import Graph
+    from edgeface.gallery.index import Dump
     from edgeface.gallery.store import Change, Store
 
 log = logging.getLogger(__name__)
@@ -41,19 +42,16 @@ def snapshot_path(gallery: Path) -> Path:
     return gallery.with_name(gallery.name + ".index")
 
 
-def save(store: Store, graph: Graph, ef: int, rows: Rows) -> bool:
+def save(store: Store, dump: Dump) -> bool:
     """Write the snapshot, whole or not at all; False when it cannot be written: then the next opening builds again."""
-    view, count = rows.view(), len(graph)
-    alive = np.ones(count, np.uint8) if view.alive is None else view.alive[:count].copy()
-    links = graph.dump()
-    header = json.dumps({**_identity(store, graph.kind), "ef": ef, "rows": count}).encode()
+    header = json.dumps({**_identity(store, dump.kind), "ef": dump.ef, "rows": len(dump.template_ids)}).encode()
     parts = [
         _PREFIX.pack(MAGIC, VERSION, len(header)),
         header,
-        view.template_ids[:count].astype("<i8").tobytes(),
-        view.checksums[:count].astype("<u4").tobytes(),
-        alive.tobytes(),
-        links,
+        dump.template_ids.tobytes(),
+        dump.checksums.tobytes(),
+        dump.alive.tobytes(),
+        dump.links,
     ]
     digest = hashlib.sha256()
     for part in parts:

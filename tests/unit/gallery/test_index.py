@@ -8,6 +8,7 @@ import itertools
 import logging
 import struct
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -269,3 +270,54 @@ def test_without_any_graph_the_scan_serves(
         fill(gallery, rows)
         assert gallery.search(rows[9], k=1)[0].names == ("1",)
     assert caplog.text == ""
+
+
+def test_a_snapshot_is_of_one_moment_and_closing_waits_for_it(
+    kind: str, folder: Path, units: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, more = units(PEOPLE * EACH, DIMENSION), units(index.TAIL + 500, DIMENSION)
+    saved: list[index.Dump] = []
+    started = threading.Event()
+
+    def slow(store: object, dump: index.Dump) -> bool:
+        started.set()
+        time.sleep(0.3)
+        saved.append(dump)
+        return True
+
+    monkeypatch.setattr(snapshot, "save", slow)
+    gallery = opened(folder)
+    fill(gallery, rows)
+    gallery.search(rows[0])
+    assert started.wait(60)
+    gallery.add("more", more)  # while the snapshot is being written: inserted by the same thread, afterwards
+    gallery.search(rows[0])
+    gallery.close()
+    assert saved
+    for dump in saved:
+        assert len(dump.template_ids) == len(dump.checksums) == len(dump.alive)
+    assert len(saved[0].template_ids) <= PEOPLE * EACH
+
+
+def test_the_limit_is_kept_without_the_indexs_lock(folder: Path, units: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = units(PEOPLE * EACH, DIMENSION)
+    free: list[bool] = []
+    monkeypatch.setattr(index, "tune", lambda *given, **more: (0, 1.0, 1.0))
+
+    def probe() -> None:
+        free.append(gallery._index._lock.acquire(timeout=5))
+        gallery._index._lock.release()
+
+    def keep(limit: int) -> None:
+        other = threading.Thread(target=probe)
+        other.start()
+        other.join()
+
+    with opened(folder) as gallery:
+        if gallery._index._kind is None:
+            pytest.skip("no kind of graph is installed")
+        gallery._index._keep_limit = keep
+        fill(gallery, rows)
+        gallery.search(rows[0])
+        assert gallery.wait_for_index(60)
+    assert free == [True]
