@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 
 
 class Gallery:
-    """An on-device gallery: one SQLite file, searched in memory.
+    """An on-device gallery: one SQLite file, searched in memory; open one with `Gallery.open`.
 
-    Open one with `Gallery.open`. Every method is safe from several threads; several processes may have the
+    Every method is safe from several threads; several processes may have the
     same file open, and a change made by one is seen by the next search of every other.
     """
 
@@ -74,8 +74,7 @@ class Gallery:
 
         Args:
             path: the file. SQLite keeps two more beside it while it is open, `-wal` and `-shm`.
-            model_id: the embedder's; None opens an existing file whatever its model, for tools that list or
-            move.
+            model_id: the embedder's; None opens an existing file whatever its model, for tools that list or move.
             dimension: length of an embedding, 2 to 16384.
             template: how a new file stores templates: ``int8`` (one byte a component) or ``float32``.
                 An existing file keeps its own.
@@ -143,7 +142,7 @@ class Gallery:
         Other processes that have the gallery open must open it again with the new one. Raises GalleryKeyError.
         """
         self._store.rotate_key(key)
-        self._store.database.forget_deleted()
+        copies.forget_deleted(self._store)
 
     def add(
         self,
@@ -178,22 +177,23 @@ class Gallery:
     def remove(self, name: str) -> None:
         """Remove a person with all templates and their own key; the bytes in the file and its log are overwritten.
 
-        Copies elsewhere (backups, exports, what a flash disk keeps of old blocks) are beyond this call: see
-        `docs/security.md`. Raises PersonNotFoundError.
+        Copies elsewhere (backups, exports, old blocks of a flash disk) are beyond this call: see `docs/security.md`.
+        While another process reads, the log keeps the bytes: a warning is logged. Raises PersonNotFoundError.
         """
         self._store.remove(check_name("Gallery.remove", name))
-        self._store.database.forget_deleted()
+        copies.forget_deleted(self._store)
 
     def erase(self, name: str) -> list[str]:
         """Remove a person here, from memory, and from every backup that this gallery made and that is still in place.
 
-        Returns one line for each backup that could not be reached; in an encrypted gallery `rotate_key` makes those
-        unreadable too. Exports are not known to the gallery. Raises PersonNotFoundError.
+        Returns one line for each place out of reach: a backup (in an encrypted gallery `rotate_key` makes it unreadable
+        too), the log while another process reads it. Exports are not known to the gallery. Raises PersonNotFoundError.
         """
         person_id = self._store.remove(check_name("Gallery.erase", name))
-        self._store.database.forget_deleted()
+        missed = copies.erase(self._store, person_id)
+        self._kept = (0, 0)
         self._sync()  # wipes the rows in memory
-        return copies.erase_from_backups(self._store, person_id)
+        return missed
 
     def rename(self, old: str, new: str) -> Person:
         """Give a person another name; the id stays.
@@ -211,6 +211,10 @@ class Gallery:
     def __len__(self) -> int:
         """Number of people."""
         return self._store.count()
+
+    def __bool__(self) -> bool:
+        """True: an empty gallery is a gallery too."""
+        return True
 
     def search(self, probes: FloatArray, *, k: int = 5) -> list[Matches]:
         """The people nearest to each probe.
@@ -241,8 +245,7 @@ class Gallery:
         return results
 
     def export(self, path: str | os.PathLike[str], *, plaintext: bool = False) -> int:
-        """Write everybody to a portable file (`docs/formats/gallery-export.md`), mode 0600; returns the
-        people written.
+        """Write everybody to a portable file (`docs/formats/gallery-export.md`), mode 0600; returns how many.
 
         The file appears whole or not at all; only an earlier export is replaced. It is not encrypted: an encrypted
         gallery is exported only with `plaintext`.
@@ -278,7 +281,7 @@ class Gallery:
         copies.backup(self._store, target)
 
     def stats(self) -> dict[str, Any]:
-        """Figures for people and monitoring: numbers of people and templates, bytes on disk and in memory, index."""
+        """Figures for people and monitoring: people and templates, bytes on disk and in memory, index."""
         state = self._index.snapshot()
         return {
             **copies.stats(self._store),

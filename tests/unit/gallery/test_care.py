@@ -218,3 +218,30 @@ def test_what_was_in_the_log_is_salvaged_and_the_log_is_kept(path: Path, rows: n
     assert kept.with_name(kept.name + "-wal").read_bytes() == log
     with Gallery.open(path, model_id="m", dimension=128) as gallery:
         assert gallery.people()[6].metadata == {"in": "the log"}
+
+
+def test_an_erasure_that_a_reader_holds_back_is_said(
+    path: Path, rows: npt.NDArray[np.float32], caplog: pytest.LogCaptureFixture
+) -> None:
+    gallery = Gallery.open(path, model_id="m", dimension=128, busy_timeout_ms=50)
+    with gallery, closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM people").fetchone()
+        (line,) = gallery.erase("person 3")
+        assert "another process is reading" in line
+        gallery.remove("person 4")
+        assert caplog.text.count("another process is reading") == 2
+        reader.execute("COMMIT")
+        assert gallery.erase("person 5") == []
+
+
+def test_erasing_deletes_the_snapshot(path: Path, rows: npt.NDArray[np.float32]) -> None:
+    with Gallery.open(path, model_id="m", dimension=128) as gallery:
+        path.with_name(path.name + ".index").write_bytes(b"who resembles whom")
+        assert gallery.erase("person 3") == []
+        assert not path.with_name(path.name + ".index").exists()
+
+
+def test_an_empty_gallery_is_true(gallery: Gallery) -> None:
+    assert len(gallery) == 0
+    assert gallery
