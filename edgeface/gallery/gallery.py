@@ -223,8 +223,7 @@ class Gallery:
             probes: (n, d) or (d,) float32 rows of length 1.
             k: how many people for each probe; fewer come back when fewer are enrolled.
 
-        Returns:
-            n `Matches`, each at most k people, nearest first, by their best template's cosine.
+        Returns n `Matches`, each at most k people, nearest first, by their best template's cosine.
 
         Raises:
             InputError: `probes` or `k` is not as above.
@@ -272,10 +271,9 @@ class Gallery:
         return exchange.read(self._store, checked_path("Gallery.import_", path))
 
     def backup(self, path: str | os.PathLike[str]) -> None:
-        """Copy the whole gallery into one file, while it is in use; whole or not at all, mode 0600.
+        """Copy the whole gallery, while it is in use, into one file of mode 0600, which is a gallery itself.
 
-        The copy is a gallery itself: restore it by putting it in the place of the lost file. Only an empty file
-        or an earlier backup of this gallery is replaced. Raises GalleryError, InputError.
+        Only an empty file or an earlier backup of this gallery is replaced. Raises GalleryError, InputError.
         """
         target = checked_target("Gallery.backup", path, self.path, gallery_id=self._store.gallery_id)
         copies.backup(self._store, target)
