@@ -6,8 +6,12 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeface.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 VARIABLE = "EDGEFACE_HOME"
 
@@ -34,8 +38,10 @@ def engine_path(name: str, precision: str = "fp32") -> Path:
     return home() / "models" / f"{name}.{precision}.plan"
 
 
-def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o644) -> None:
     """Write a file so that a reader, or a machine that lost power, sees the old file or the whole new one.
+
+    `content` may come in parts, which are written one after the other.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; the old file, if any, is untouched.
@@ -45,7 +51,7 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)
-            file.write(content)
+            file.writelines((content,) if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

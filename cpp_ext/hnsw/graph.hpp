@@ -35,7 +35,7 @@ public:
     size_t size() const;
 
     void save(const std::string& path) const;
-    // Replaces the content. The file must be one that `save` wrote, whole: its checksum is the caller's business.
+    // Replaces the content. Throws and changes nothing where lengths, labels or links do not fit together.
     void load(const std::string& path);
 
 private:

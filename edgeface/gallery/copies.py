@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeface.errors import GalleryError
 from edgeface.gallery import schema
 from edgeface.gallery.database import connect, sync_folder, translate, unlink_family
+from edgeface.gallery.snapshot import snapshot_path
 
 if TYPE_CHECKING:
     from edgeface.gallery.store import Store
 
+log = logging.getLogger(__name__)
+
 
 def backup(store: Store, target: Path) -> None:
     """Copy the gallery, while it is in use, into one file that is there whole or not at all, mode 0600."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    unlink_family(temporary)
+    temporary = None
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")  # mode 0600
+        os.close(descriptor)
+        temporary = Path(name)
         with contextlib.closing(connect(store.path)) as source, contextlib.closing(connect(temporary)) as copy:
             source.backup(copy)  # all pages at once: one state of the file, and nobody has to wait for it
             copy.execute("PRAGMA journal_mode = DELETE")  # one file, no -wal beside it
@@ -39,7 +45,8 @@ def backup(store: Store, target: Path) -> None:
     except OSError as error:
         raise GalleryError(f"{target}: cannot write the backup: {error.strerror}") from error
     finally:
-        unlink_family(temporary)
+        if temporary is not None:
+            unlink_family(temporary)
 
 
 def _remember(store: Store, target: Path) -> None:
@@ -49,6 +56,31 @@ def _remember(store: Store, target: Path) -> None:
         known = set(json.loads(row[0])) if row else set()
         known.add(str(target.resolve()))
         connection.execute("INSERT OR REPLACE INTO settings VALUES ('backups', ?)", (json.dumps(sorted(known)),))
+
+
+def forget_deleted(store: Store) -> list[str]:
+    """Get removed bytes off the disk; returns, and logs, one line where another process holds that back."""
+    if store.database.forget_deleted():
+        return []
+    line = (
+        f"{store.path}-wal: another process is reading the gallery, so removed bytes stay there until the next change "
+        "or closing after it has finished"
+    )
+    log.warning("%s", line)
+    return [line]
+
+
+def erase(store: Store, person_id: int) -> list[str]:
+    """What is left to do after a person's rows are gone; returns one line for each place that was out of reach."""
+    try:
+        missed = forget_deleted(store)
+    except GalleryError as error:  # the backups are not to be left out for that
+        missed = [str(error)]
+    try:
+        snapshot_path(store.path).unlink(missing_ok=True)  # its links tell who resembled the person
+    except OSError as error:
+        missed.append(f"{snapshot_path(store.path)}: {error.strerror}")
+    return missed + erase_from_backups(store, person_id)
 
 
 def erase_from_backups(store: Store, person_id: int) -> list[str]:

@@ -124,7 +124,7 @@ class Database:
         """One read transaction: every statement in the block sees the same state of the file."""
         with self._reader_lock:
             self._check_usable()
-            with self._said():
+            with self._said(), self._decoded():
                 self._reader.execute("BEGIN")
                 try:
                     yield self._reader
@@ -197,6 +197,12 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise translate(error, self.path, self._busy_timeout_ms) from error
+
+    @contextmanager
+    def _decoded(self) -> Iterator[None]:
+        """Around what makes values of rows, and nothing else: elsewhere the same errors are mistakes in a program."""
+        try:
+            yield
         except (UnicodeDecodeError, json.JSONDecodeError, OverflowError, TypeError) as error:
             # Rows are checked before they are written, so text or numbers of another kind mean damage.
             raise GalleryCorruptError(

@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeface.errors import GalleryError, GalleryFormatError, GalleryMismatchError, InputError, PersonExistsError
-from edgeface.gallery.database import sync_folder
 from edgeface.gallery.person import check_name, pack_metadata
 from edgeface.gallery.store import prune
 from edgeface.gallery.template_info import TemplateInfo
 from edgeface.gallery.vectors import UNIT_TOLERANCE, Codec, check_stored
+from edgeface.home import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from edgeface.gallery.store import Store
@@ -30,28 +28,6 @@ VERSION = 1
 #: magic, version, length of the header
 PREFIX = struct.Struct("<8sIQ")
 DIGEST_BYTES = 32
-
-
-def write_whole(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file that is there whole or not at all, mode 0600: temporary file, fsync, rename, fsync of the
-    folder.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise GalleryError(f"{path}: cannot write it: {error.strerror}; nothing was replaced") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write(store: Store, path: Path) -> int:
@@ -92,7 +68,10 @@ def write(store: Store, path: Path) -> int:
     digest = hashlib.sha256(prefix + header)
     for blob in blobs:
         digest.update(blob)
-    write_whole(path, [prefix, header, *blobs, digest.digest()])
+    try:
+        write_atomically(path, [prefix, header, *blobs, digest.digest()], mode=0o600)
+    except OSError as error:
+        raise GalleryError(f"{path}: cannot write it: {error.strerror}; nothing was replaced") from error
     return len(people)
 
 

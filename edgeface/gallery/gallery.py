@@ -15,6 +15,7 @@ from edgeface.gallery.nearest import nearest_people, similarities_to
 from edgeface.gallery.options import check_options
 from edgeface.gallery.person import Person, check_name, pack_metadata
 from edgeface.gallery.store import Store
+from edgeface.gallery.targets import checked_path, checked_target
 from edgeface.gallery.template_info import template_infos
 from edgeface.gallery.vectors import check_rows
 from edgeface.types import Matches
@@ -31,9 +32,9 @@ log = logging.getLogger(__name__)
 
 
 class Gallery:
-    """An on-device gallery: one SQLite file, searched in memory.
+    """An on-device gallery: one SQLite file, searched in memory; open one with `Gallery.open`.
 
-    Open one with `Gallery.open`. Every method is safe from several threads; several processes may have the
+    Every method is safe from several threads; several processes may have the
     same file open, and a change made by one is seen by the next search of every other.
     """
 
@@ -73,8 +74,7 @@ class Gallery:
 
         Args:
             path: the file. SQLite keeps two more beside it while it is open, `-wal` and `-shm`.
-            model_id: the embedder's; None opens an existing file whatever its model, for tools that list or
-            move.
+            model_id: the embedder's; None opens an existing file whatever its model, for tools that list or move.
             dimension: length of an embedding, 2 to 16384.
             template: how a new file stores templates: ``int8`` (one byte a component) or ``float32``.
                 An existing file keeps its own.
@@ -142,7 +142,7 @@ class Gallery:
         Other processes that have the gallery open must open it again with the new one. Raises GalleryKeyError.
         """
         self._store.rotate_key(key)
-        self._store.database.forget_deleted()
+        copies.forget_deleted(self._store)
 
     def add(
         self,
@@ -177,22 +177,23 @@ class Gallery:
     def remove(self, name: str) -> None:
         """Remove a person with all templates and their own key; the bytes in the file and its log are overwritten.
 
-        Copies elsewhere (backups, exports, what a flash disk keeps of old blocks) are beyond this call: see
-        `docs/security.md`. Raises PersonNotFoundError.
+        Copies elsewhere (backups, exports, old blocks of a flash disk) are beyond this call: see `docs/security.md`.
+        While another process reads, the log keeps the bytes: a warning is logged. Raises PersonNotFoundError.
         """
         self._store.remove(check_name("Gallery.remove", name))
-        self._store.database.forget_deleted()
+        copies.forget_deleted(self._store)
 
     def erase(self, name: str) -> list[str]:
         """Remove a person here, from memory, and from every backup that this gallery made and that is still in place.
 
-        Returns one line for each backup that could not be reached; in an encrypted gallery `rotate_key` makes those
-        unreadable too. Exports are not known to the gallery. Raises PersonNotFoundError.
+        Returns one line for each place out of reach: a backup (in an encrypted gallery `rotate_key` makes it unreadable
+        too), the log while another process reads it. Exports are not known to the gallery. Raises PersonNotFoundError.
         """
         person_id = self._store.remove(check_name("Gallery.erase", name))
-        self._store.database.forget_deleted()
+        missed = copies.erase(self._store, person_id)
+        self._kept = (0, 0)
         self._sync()  # wipes the rows in memory
-        return copies.erase_from_backups(self._store, person_id)
+        return missed
 
     def rename(self, old: str, new: str) -> Person:
         """Give a person another name; the id stays.
@@ -211,6 +212,10 @@ class Gallery:
         """Number of people."""
         return self._store.count()
 
+    def __bool__(self) -> bool:
+        """True: an empty gallery is a gallery too."""
+        return True
+
     def search(self, probes: FloatArray, *, k: int = 5) -> list[Matches]:
         """The people nearest to each probe.
 
@@ -218,8 +223,7 @@ class Gallery:
             probes: (n, d) or (d,) float32 rows of length 1.
             k: how many people for each probe; fewer come back when fewer are enrolled.
 
-        Returns:
-            n `Matches`, each at most k people, nearest first, by their best template's cosine.
+        Returns n `Matches`, each at most k people, nearest first, by their best template's cosine.
 
         Raises:
             InputError: `probes` or `k` is not as above.
@@ -246,20 +250,21 @@ class Gallery:
         return None if person_id is None else similarities_to(self._sync().view, rows, person_id)
 
     def export(self, path: str | os.PathLike[str], *, plaintext: bool = False) -> int:
-        """Write everybody to a portable file (`docs/formats/gallery-export.md`), mode 0600; returns the
-        people written.
+        """Write everybody to a portable file (`docs/formats/gallery-export.md`), mode 0600; returns how many.
 
-        The file appears whole or not at all; an existing one is replaced. It is not encrypted: an encrypted
+        The file appears whole or not at all; only an earlier export is replaced. It is not encrypted: an encrypted
         gallery is exported only with `plaintext`.
 
         Raises:
-            GalleryKeyError: the gallery is encrypted and `plaintext` is not set. GalleryError: it cannot be written.
+            GalleryKeyError: the gallery is encrypted and `plaintext` is not set. GalleryError: it cannot be written, or
+                something else stands there. InputError: `path` is none.
         """
         if self.encrypted and not plaintext:
             raise GalleryKeyError(
                 f"{self.path}: is encrypted and an export is not; pass plaintext=True, or make a backup instead"
             )
-        return exchange.write(self._store, Path(path))
+        target = checked_target("Gallery.export", path, self.path, magic=exchange.MAGIC)
+        return exchange.write(self._store, target)
 
     def import_(self, path: str | os.PathLike[str]) -> int:
         """Add everybody of an exported file in one transaction; returns the people added.
@@ -269,17 +274,18 @@ class Gallery:
             GalleryMismatchError: its templates are of another model, size or encoding.
             PersonExistsError: somebody of that name is enrolled already; nothing was added.
         """
-        return exchange.read(self._store, Path(path))
+        return exchange.read(self._store, checked_path("Gallery.import_", path))
 
     def backup(self, path: str | os.PathLike[str]) -> None:
-        """Copy the whole gallery into one file, while it is in use; whole or not at all, mode 0600.
+        """Copy the whole gallery, while it is in use, into one file of mode 0600, which is a gallery itself.
 
-        The copy is a gallery itself: restore it by putting it in the place of the lost file. Raises GalleryError.
+        Only an empty file or an earlier backup of this gallery is replaced. Raises GalleryError, InputError.
         """
-        copies.backup(self._store, Path(path))
+        target = checked_target("Gallery.backup", path, self.path, gallery_id=self._store.gallery_id)
+        copies.backup(self._store, target)
 
     def stats(self) -> dict[str, Any]:
-        """Figures for people and monitoring: numbers of people and templates, bytes on disk and in memory, index."""
+        """Figures for people and monitoring: people and templates, bytes on disk and in memory, index."""
         state = self._index.snapshot()
         return {
             **copies.stats(self._store),
@@ -332,11 +338,12 @@ class Gallery:
         state = self._index.snapshot()
         if state is None or self.encrypted:  # links tell who resembles whom: an encrypted gallery keeps none
             return
-        graph, ef, rows = state
-        extent = _extent(graph, rows)
+        extent = _extent(state[0], state[2])
         changed = sum(abs(new - old) for new, old in zip(extent, self._kept, strict=True))
-        if changed > len(graph) // 100 and snapshot.save(self._store, graph, ef, rows):
-            self._kept = extent
+        if changed > extent[0] // 100:
+            dump = self._index.dump()
+            if dump is not None and snapshot.save(self._store, dump):
+                self._kept = extent
 
     def _keep_limit(self, limit: int) -> None:
         try:

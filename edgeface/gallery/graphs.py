@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 import struct
 import threading
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Links of a row and candidates while inserting: hnswlib's usual choice for 100 to 1000 dimensions.
 LINKS, EF_CONSTRUCTION = 16, 200
+
+#: Of the dumped bytes: a snapshot with another one is not read.
+FORMAT = 1
 
 
 class Graph(Protocol):
@@ -49,7 +53,10 @@ class Graph(Protocol):
         """The links, for `load`."""
 
     def load(self, links: bytes | memoryview, rows: RowArray, dead: IntArray) -> None:
-        """Take over dumped links. `dead` rows have no components any more: they are given their neighbours' mean."""
+        """Take over dumped links. `dead` rows have no components any more: they are given their neighbours' mean.
+
+        Raises RuntimeError where lengths or links do not fit together.
+        """
 
 
 class Int8Graph:
@@ -146,9 +153,8 @@ class PackageGraph:
         return whole[: _HEAD.size] + kept.tobytes() + whole[_HEAD.size + elements.nbytes :]
 
     def load(self, links: bytes | memoryview, rows: RowArray, dead: IntArray) -> None:
-        head = _HEAD.unpack_from(links)
-        count, at, width = head[2], head[5], self._dimension * 4
-        size = head[3] - width
+        count, at, width = _check_links(links, len(rows), self._dimension), 4 + 8 * LINKS, self._dimension * 4
+        size = at + 8
         stripped = np.frombuffer(links, np.uint8, count * size, _HEAD.size).reshape(count, size)
         components = rows[:count].astype(np.float32)
         lists = np.ascontiguousarray(stripped[:, :at]).view(np.uint32)
@@ -172,6 +178,45 @@ class PackageGraph:
         head = _HEAD.unpack_from(whole)
         count, size = head[2], head[3]
         return np.frombuffer(whole, np.uint8, count * size, _HEAD.size).reshape(count, size)
+
+
+def _check_links(links: bytes | memoryview, rows: int, dimension: int) -> int:
+    """Elements in a dump of the package's graph. Raises RuntimeError where hnswlib would read beyond it."""
+    lowest, upper, width = 4 + 8 * LINKS, 4 + 4 * LINKS, dimension * 4
+
+    def require(sound: object) -> None:
+        if not sound:
+            raise RuntimeError("the links do not fit together")
+
+    require(len(links) >= _HEAD.size)
+    level0, room, count, size, label, data, highest, entrance, *settings, mult, construction = _HEAD.unpack_from(links)
+    require((level0, size, label, data) == (0, lowest + width + 8, lowest + width, lowest))
+    require((*settings, construction) == (LINKS, 2 * LINKS, LINKS, EF_CONSTRUCTION))
+    require(abs(mult * math.log(LINKS) - 1) < 1e-9)
+    require(1 <= count <= rows and count <= room <= 2 * count + 1024 and 0 <= highest < 64 and entrance < count)
+    end = _HEAD.size + count * (lowest + 8)
+    require(len(links) >= end + 4 * count)
+    elements = np.frombuffer(links, np.uint8, end - _HEAD.size, _HEAD.size).reshape(count, lowest + 8)
+    require(np.array_equal(np.ascontiguousarray(elements[:, lowest:]).view("<u8")[:, 0], np.arange(count)))
+    levels, lists = np.zeros(count, np.int64), []
+    for row in range(count):
+        require(len(links) - end >= 4)
+        (length,) = struct.unpack_from("<I", links, end)
+        require(length % upper == 0 and length <= len(links) - end - 4)
+        levels[row] = length // upper
+        for level in range(1, levels[row] + 1):
+            lists.append((level, np.frombuffer(links, "<u4", 1 + LINKS, end + 4 + (level - 1) * upper)))
+        end += 4 + length
+    require(end == len(links) and levels.max() == highest == levels[entrance])
+    lists0 = np.ascontiguousarray(elements[:, :lowest]).view("<u4")
+    numbers = lists0[:, 0] & 0xFFFF
+    used = np.arange(2 * LINKS) < numbers[:, None]
+    require(numbers.max() <= 2 * LINKS and (lists0[:, 1:][used] < count).all())
+    for level, one in lists:
+        number = int(one[0]) & 0xFFFF
+        require(number <= LINKS and (one[1 : 1 + number] < count).all())
+        require((levels[one[1 : 1 + number]] >= level).all())
+    return int(count)
 
 
 def graph_kind(encoding: str) -> type[Int8Graph] | type[PackageGraph] | None:

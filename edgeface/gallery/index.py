@@ -75,6 +75,18 @@ class Searcher:
         return np.concatenate([near, tail[tail >= 0] + self.covered])
 
 
+@dataclass(frozen=True)
+class Dump:
+    """A graph and the rows under it, as they were at one moment."""
+
+    kind: str
+    ef: int
+    template_ids: IntArray
+    checksums: npt.NDArray[np.uint32]
+    alive: npt.NDArray[np.uint8]
+    links: bytes
+
+
 class Index:
     """Rows and graph of one open gallery. `apply`, `searcher` and `restore` are called under the gallery's lock."""
 
@@ -134,6 +146,18 @@ class Index:
         with self._lock:
             return None if self._graph is None or not self._ef else (self._graph, self._ef, self._rows)
 
+    def dump(self) -> Dump | None:
+        """What a snapshot holds, of one moment, where a graph is in use."""
+        with self._lock:
+            if self._graph is None or not self._ef:
+                return None
+            count, view = len(self._graph), self._rows.view()
+            alive = np.ones(count, np.uint8) if view.alive is None else view.alive[:count].astype(np.uint8)
+            # A checksum tells something about a template: those of removed ones are not kept.
+            checksums = np.where(alive == 1, view.checksums[:count], 0).astype("<u4")
+            ids = view.template_ids[:count].astype("<i8")
+            return Dump(self._graph.kind, self._ef, ids, checksums, alive, self._graph.dump())
+
     @property
     def nbytes(self) -> int:
         """Memory of the rows in bytes; the graph's is hnswlib's own."""
@@ -183,11 +207,14 @@ class Index:
             with self._lock:
                 self._drop_graph()
                 self.exact_up_to = 2 * len(self._rows)
-        finally:
+        try:
+            if settled:
+                self._on_settled()
+        finally:  # only now: `close` waits for a snapshot that is being written, and no second thread inserts meanwhile
             with self._lock:
                 self._worker = None
-        if settled:
-            self._on_settled()
+                if settled:
+                    self.wake()
 
     def _extend(self) -> bool:
         """Insert what is missing; True when the graph is complete and in use."""
@@ -231,9 +258,9 @@ class Index:
                 return True
             log.info("exact scan %.3f ms, graph %.3f ms (ef %d): the scan stays", scan_ms, graph_ms, ef)
             self._drop_graph()
-            self.exact_up_to = 2 * len(self._rows)
-            self._keep_limit(self.exact_up_to)
-            return False
+            limit = self.exact_up_to = 2 * len(self._rows)
+        self._keep_limit(limit)  # without the lock: it may wait for another process's write lock, searches must not
+        return False
 
 
 def machine() -> str:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from edgeface.errors import InputError
+from edgeface.errors import GalleryCorruptError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 NAME_LIMIT = 200
 #: Metadata is for a badge number or a department, not for photographs.
@@ -74,3 +74,13 @@ def iso(milliseconds: int) -> str:
     """Milliseconds since 1970 as ISO 8601 in UTC."""
     moment = datetime.fromtimestamp(milliseconds / 1e3, tz=timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{milliseconds % 1000:03d}Z"
+
+
+def as_person(row: Sequence[Any]) -> Person:
+    """A person from (id, name, metadata, created, updated, templates). Raises GalleryCorruptError."""
+    try:
+        return Person(int(row[0]), str(row[1]), int(row[5]), json.loads(row[2]), iso(int(row[3])), iso(int(row[4])))
+    except (ValueError, TypeError, OverflowError, OSError) as error:  # OSError: a time that the system cannot tell
+        raise GalleryCorruptError(
+            f"the row of person {row[0]} is damaged ({error}); restore a backup, or remove and enrol them again"
+        ) from error

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeface.errors import GalleryError
-from edgeface.gallery.exchange import write_whole
-from edgeface.gallery.graphs import EF_CONSTRUCTION, LINKS, graph_kind
+from edgeface.gallery.graphs import EF_CONSTRUCTION, FORMAT, LINKS, graph_kind
 from edgeface.gallery.rows import DEAD_SHARE, Rows
+from edgeface.home import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeface.gallery.graphs import Graph
+    from edgeface.gallery.index import Dump
     from edgeface.gallery.store import Change, Store
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ _PREFIX = struct.Struct("<8sIQ")
 _DIGEST_BYTES = 32
 #: bytes a row besides its links: template id, checksum, alive
 _ROW_BYTES = 8 + 4 + 1
+#: More candidates than the index ever chooses: such a number comes from elsewhere.
+_MOST_EF = 10_000
 
 
 def snapshot_path(gallery: Path) -> Path:
@@ -40,26 +42,23 @@ def snapshot_path(gallery: Path) -> Path:
     return gallery.with_name(gallery.name + ".index")
 
 
-def save(store: Store, graph: Graph, ef: int, rows: Rows) -> bool:
+def save(store: Store, dump: Dump) -> bool:
     """Write the snapshot, whole or not at all; False when it cannot be written: then the next opening builds again."""
-    view, count = rows.view(), len(graph)
-    alive = np.ones(count, np.uint8) if view.alive is None else view.alive[:count].copy()
-    links = graph.dump()
-    header = json.dumps({**_identity(store, graph.kind), "ef": ef, "rows": count}).encode()
+    header = json.dumps({**_identity(store, dump.kind), "ef": dump.ef, "rows": len(dump.template_ids)}).encode()
     parts = [
         _PREFIX.pack(MAGIC, VERSION, len(header)),
         header,
-        view.template_ids[:count].astype("<i8").tobytes(),
-        view.checksums[:count].astype("<u4").tobytes(),
-        alive.tobytes(),
-        links,
+        dump.template_ids.tobytes(),
+        dump.checksums.tobytes(),
+        dump.alive.tobytes(),
+        dump.links,
     ]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
     try:
-        write_whole(snapshot_path(store.path), [*parts, digest.digest()])
-    except GalleryError as error:
+        write_atomically(snapshot_path(store.path), [*parts, digest.digest()], mode=0o600)
+    except OSError as error:
         log.warning("the index is not kept for the next start: %s", error)
         return False
     return True
@@ -92,7 +91,9 @@ def _restore(store: Store, everything: Change, content: bytes) -> tuple[Graph, i
     if kind is None or any(header.get(key) != value for key, value in _identity(store, kind.kind).items()):
         raise _UnfitError("made for another gallery, model, or kind of index")
     count, ef = header.get("rows"), header.get("ef")
-    if not isinstance(count, int) or not isinstance(ef, int) or count < 1 or len(body) < count * _ROW_BYTES:
+    if not isinstance(count, int) or not isinstance(ef, int) or not 1 <= ef <= _MOST_EF:
+        raise _UnfitError("its parts do not fit together")
+    if count < 1 or len(body) < count * _ROW_BYTES:
         raise _UnfitError("its parts do not fit together")
     ids = np.frombuffer(body, "<i8", count).astype(np.int64)
     checksums = np.frombuffer(body, "<u4", count, count * 8).astype(np.uint32)
@@ -120,7 +121,10 @@ def _restore(store: Store, everything: Change, content: bytes) -> tuple[Graph, i
     rest = stored.after(beyond)
     rows.append(rest.template_ids, rest.person_ids, rest.checksums, rest.rows)
     graph = kind(store.codec.dimension)
-    graph.load(links, rows.array, dead)
+    try:
+        graph.load(links, rows.array, dead)
+    except (RuntimeError, MemoryError) as error:
+        raise _UnfitError(str(error) or "out of memory") from None
     if len(graph) != count:
         raise _UnfitError("its links do not fit its rows")
     return graph, ef, rows
@@ -142,7 +146,7 @@ def _open(content: bytes) -> tuple[dict[str, Any], memoryview]:
         raise _UnfitError("damaged: its SHA-256 does not hold")
     try:
         header = json.loads(content[_PREFIX.size : _PREFIX.size + length])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _UnfitError("its header is not JSON") from None
     if not isinstance(header, dict):
         raise _UnfitError("its header is not a JSON object")
@@ -157,6 +161,7 @@ def _identity(store: Store, kind: str) -> dict[str, Any]:
         "encoding": store.codec.encoding,
         "scale": store.codec.scale,
         "kind": kind,
+        "format": FORMAT,
         "links": LINKS,
         "ef_construction": EF_CONSTRUCTION,
     }

@@ -1,10 +1,7 @@
-"""The truth: people and templates in SQLite. Every change is one transaction, durable when the call
-returns.
-"""
+"""The truth: people and templates in SQLite. Every change is one transaction, durable when the call returns."""
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -21,8 +18,8 @@ from edgeface.errors import (
 )
 from edgeface.gallery import schema
 from edgeface.gallery.database import Database
-from edgeface.gallery.person import Person, iso
-from edgeface.gallery.vault import OVERHEAD_BYTES, Vault
+from edgeface.gallery.person import Person, as_person
+from edgeface.gallery.vault import OVERHEAD_BYTES, Vault, unlock
 from edgeface.gallery.vectors import IDS, Codec, check_stored, checksum, default_scale
 
 if TYPE_CHECKING:
@@ -46,7 +43,6 @@ SELECT person_id, name, metadata, created_ms, updated_ms,
     (SELECT count(*) FROM templates WHERE templates.person_id = people.person_id)
 FROM people
 """
-
 
 _SEALED_TEMPLATES = """
 SELECT template_id, person_id, data, checksum, wrapped FROM templates LEFT JOIN person_keys USING (person_id)
@@ -101,6 +97,8 @@ class Store:
         """
         new = None if model_id is None else (model_id, dimension, encoding, default_scale(dimension))
         self.path = path
+        # Before the file is made: without the key or the package for it no unencrypted gallery is left behind.
+        cipher = None if key is None else unlock(key)
         self.database = Database(path, model=new, busy_timeout_ms=busy_timeout_ms)
         try:
             with self.database.reading() as connection:
@@ -117,19 +115,19 @@ class Store:
                     f"components, this embedder is {model_id!r} with {dimension}; open it with that embedder, or "
                     "enrol everybody again into a new gallery file (templates of two models cannot be compared)"
                 )
-            self.vault = self._unlock(key)
+            self.vault = self._unlock(cipher)
         except BaseException:
             self.database.close()
             raise
 
-    def _unlock(self, key: Key | None) -> Vault | None:
+    def _unlock(self, cipher: Any) -> Vault | None:
         """The vault of an encrypted gallery; a gallery that never held anybody becomes one when a key is given."""
         proof = self.setting("key_proof")
-        if key is None:
+        if cipher is None:
             if proof is not None:
                 raise GalleryKeyError(f"{self.path}: is encrypted; open it with `key=` (docs/security.md)")
             return None
-        vault = Vault(key, self.gallery_id, self.model_id)
+        vault = Vault(cipher, self.gallery_id, self.model_id)
         if proof is None:
             with self.database.writing() as connection:
                 row = connection.execute("SELECT value FROM settings WHERE key = 'key_proof'").fetchone()
@@ -161,8 +159,9 @@ class Store:
         """Encrypt everybody's own key with another gallery key, in one transaction."""
         if self.vault is None:
             raise GalleryKeyError(f"{self.path}: is not encrypted, so there is no key to rotate")
+        fresh = Vault(unlock(key), self.gallery_id, self.model_id)  # before the write lock: the provider may take long
         with self.database.writing() as connection:
-            fresh = self.vault.rotate(connection, key)
+            self.vault.rotate(connection, fresh)
         self.vault = fresh
 
     def add(self, name: str, rows: RowArray, infos: Sequence[TemplateInfo], metadata: str | None) -> Person:
@@ -253,7 +252,7 @@ class Store:
     def people(self) -> list[Person]:
         """Everybody, by id."""
         with self.database.reading() as connection:
-            return [_as_person(row) for row in connection.execute(_PERSON + "ORDER BY person_id")]
+            return [as_person(row) for row in connection.execute(_PERSON + "ORDER BY person_id")]
 
     def count(self) -> int:
         """Number of people."""
@@ -276,9 +275,7 @@ class Store:
         return {int(row[0]): str(row[1]) for row in rows}
 
     def changes(self, seq: int) -> Change:
-        """What happened after change number `seq`; everything there is when the log does not reach back so
-        far.
-        """
+        """What happened after change number `seq`; everything there is when the log does not reach back so far."""
         with self.database.reading() as connection:
             last = _last_seq(connection)
             first = connection.execute("SELECT min(seq) FROM changes").fetchone()[0]
@@ -342,7 +339,7 @@ class Store:
             yield self.vault.open(cipher, template_id, person_id, data)
 
     def _person(self, connection: sqlite3.Connection, name: str) -> Person:
-        return _as_person(connection.execute(_PERSON + "WHERE name = ?", (name,)).fetchone())
+        return as_person(connection.execute(_PERSON + "WHERE name = ?", (name,)).fetchone())
 
     def _nobody(self, name: str) -> PersonNotFoundError:
         return PersonNotFoundError(f"{self.path}: nobody named {name!r}; `edgeface gallery list` shows who is enrolled")
@@ -356,7 +353,3 @@ def prune(connection: sqlite3.Connection) -> None:
 def _last_seq(connection: sqlite3.Connection) -> int:
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'").fetchone()
     return int(row[0]) if row else 0
-
-
-def _as_person(row: Sequence[Any]) -> Person:
-    return Person(int(row[0]), str(row[1]), int(row[5]), json.loads(row[2]), iso(int(row[3])), iso(int(row[4])))

@@ -88,9 +88,9 @@ def _parse(content: bytes, where: str) -> bytes:
 class Vault:
     """Seals and opens the templates of one gallery. Safe from several threads."""
 
-    def __init__(self, provider: Key, gallery_id: str, model_id: str) -> None:
-        """Ask the provider for the key. Raises GalleryKeyError, MissingDependencyError."""
-        self._cipher = _cipher(_ask(provider))
+    def __init__(self, cipher: Any, gallery_id: str, model_id: str) -> None:
+        """`cipher` is what `unlock` gives."""
+        self._cipher = cipher
         self._gallery_id, self._model_id = gallery_id, model_id
 
     def proof(self) -> bytes:
@@ -139,9 +139,8 @@ class Vault:
             )
         return data
 
-    def rotate(self, connection: sqlite3.Connection, provider: Key) -> Vault:
-        """Wrap every person's key with another gallery key, within the caller's transaction; returns the new vault."""
-        fresh = Vault(provider, self._gallery_id, self._model_id)
+    def rotate(self, connection: sqlite3.Connection, fresh: Vault) -> None:
+        """Wrap every person's key with the key of the vault `fresh`, within the caller's transaction."""
         for person_id, wrapped in connection.execute("SELECT person_id, wrapped FROM person_keys").fetchall():
             key = _open(self._cipher, wrapped, self._bound("person", person_id))
             if key is None:
@@ -150,7 +149,6 @@ class Vault:
                 "UPDATE person_keys SET wrapped = ? WHERE person_id = ?", (fresh._wrap(person_id, key), person_id)
             )
         connection.execute("UPDATE settings SET value = ? WHERE key = 'key_proof'", (fresh.proof().hex(),))
-        return fresh
 
     def _wrap(self, person_id: int, key: bytes) -> bytes:
         return _seal(self._cipher, key, self._bound("person", person_id))
@@ -163,7 +161,20 @@ class Vault:
         return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
 
 
+def unlock(provider: Key) -> Any:
+    """Ask the provider for the gallery's key, once; returns its cipher.
+
+    Raises GalleryKeyError, MissingDependencyError, and whatever the provider raises.
+    """
+    return _cipher(_ask(provider))
+
+
 def _ask(provider: Key) -> bytes:
+    if not callable(provider):
+        raise GalleryKeyError(
+            f"key: expected a function that returns {KEY_BYTES} bytes, such as key_from_file(path), got "
+            f"{type(provider).__name__}"
+        )
     key = provider()
     if not isinstance(key, bytes) or len(key) != KEY_BYTES:
         raise GalleryKeyError(f"the key provider must return {KEY_BYTES} bytes")
@@ -175,7 +186,8 @@ def _cipher(key: bytes) -> Any:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError as error:
         raise MissingDependencyError(
-            "an encrypted gallery needs the package cryptography; run `pip install edgeface[security]`"
+            "an encrypted gallery needs the package cryptography, which edgeface's extra `security` names; run "
+            '`pip install "cryptography>=42"`'
         ) from error
     return AESGCM(key)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeface.errors import GalleryCorruptError, GalleryError, GalleryFormatError
-from edgeface.gallery import Gallery
+from edgeface.errors import GalleryBusyError, GalleryCorruptError, GalleryError, GalleryFormatError
+from edgeface.gallery import Gallery, salvage
 from edgeface.gallery.care import check
 
 if TYPE_CHECKING:
@@ -144,3 +145,103 @@ def test_figures(path: Path, rows: npt.NDArray[np.float32]) -> None:
     assert figures["search"] == "exact scan"
     assert figures["memory_bytes"] >= (PEOPLE + 2) * 128
     assert figures["file_bytes"] == path.stat().st_size or figures["log_bytes"] > 0
+
+
+def damage(path: Path) -> bytes:
+    """Break the last page, a leaf of the templates or of their index; returns the bytes of the broken file."""
+    whole = path.read_bytes()
+    broken = whole[: len(whole) - 4096] + b"\xa5" * 4096
+    path.write_bytes(broken)
+    return broken
+
+
+def test_there_is_a_file_at_its_name_at_every_moment_of_a_repair(
+    path: Path, rows: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = damage(path)
+    seen = []
+
+    def watched(real: Callable[..., None]) -> Callable[..., None]:
+        def call(*given: object, **more: object) -> None:
+            real(*given, **more)
+            seen.append(path.exists())
+
+        return call
+
+    for name in ("link", "replace", "rename", "unlink", "fsync"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    check(path, repair=True)
+    assert len(seen) >= 4
+    assert all(seen)
+    kept = next(path.parent.glob("kiosk.gallery.damaged-*"))
+    assert kept.read_bytes() == broken
+
+
+def test_a_repair_that_fails_leaves_the_damaged_file(
+    path: Path, rows: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = damage(path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(salvage, "_sync_file", full)
+        with pytest.raises(GalleryError, match="No space left"):
+            check(path, repair=True)
+    assert path.read_bytes() == broken
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_that_somebody_has_open_is_not_salvaged(path: Path, rows: npt.NDArray[np.float32]) -> None:
+    broken = damage(path)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("SELECT count(*) FROM settings").fetchone()
+        with pytest.raises(GalleryBusyError, match="has it open"):
+            check(path, repair=True)
+        assert path.read_bytes() == broken
+    assert not list(path.parent.glob("*damaged*"))
+    assert check(path, repair=True).people == PEOPLE
+
+
+def test_what_was_in_the_log_is_salvaged_and_the_log_is_kept(path: Path, rows: npt.NDArray[np.float32]) -> None:
+    damage(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA wal_autocheckpoint = 0")
+        writer.execute('UPDATE people SET metadata = \'{"in":"the log"}\' WHERE person_id = 7')
+        file, log = path.read_bytes(), path.with_name(path.name + "-wal").read_bytes()
+    path.write_bytes(file)
+    path.with_name(path.name + "-wal").write_bytes(log)
+    report = salvage.salvage(path, salvage.CheckReport())
+    assert report.people == PEOPLE
+    kept = next(one for one in path.parent.glob("kiosk.gallery.damaged-*") if not one.name.endswith("-wal"))
+    assert kept.with_name(kept.name + "-wal").read_bytes() == log
+    with Gallery.open(path, model_id="m", dimension=128) as gallery:
+        assert gallery.people()[6].metadata == {"in": "the log"}
+
+
+def test_an_erasure_that_a_reader_holds_back_is_said(
+    path: Path, rows: npt.NDArray[np.float32], caplog: pytest.LogCaptureFixture
+) -> None:
+    gallery = Gallery.open(path, model_id="m", dimension=128, busy_timeout_ms=50)
+    with gallery, closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM people").fetchone()
+        (line,) = gallery.erase("person 3")
+        assert "another process is reading" in line
+        gallery.remove("person 4")
+        assert caplog.text.count("another process is reading") == 2
+        reader.execute("COMMIT")
+        assert gallery.erase("person 5") == []
+
+
+def test_erasing_deletes_the_snapshot(path: Path, rows: npt.NDArray[np.float32]) -> None:
+    with Gallery.open(path, model_id="m", dimension=128) as gallery:
+        path.with_name(path.name + ".index").write_bytes(b"who resembles whom")
+        assert gallery.erase("person 3") == []
+        assert not path.with_name(path.name + ".index").exists()
+
+
+def test_an_empty_gallery_is_true(gallery: Gallery) -> None:
+    assert len(gallery) == 0
+    assert gallery

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import itertools
 import logging
+import struct
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -156,6 +159,55 @@ def test_a_damaged_or_foreign_snapshot_is_built_again(
         assert snapshot.load(other._store, other._store.changes(0)) is None
 
 
+def test_links_that_lead_astray_are_built_again(
+    kind: str, folder: Path, units: Draw, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The SHA-256 holds, as after a fault in the writing program: only a look at the links tells."""
+    rows = units(PEOPLE * EACH, DIMENSION)
+    with opened(folder) as gallery:
+        fill(gallery, rows)
+        gallery.search(rows[0])
+        assert gallery.wait_for_index(60)
+    path = folder / "g.index"
+    body = path.read_bytes()[:-32]
+    header = 20 + struct.unpack_from("<Q", body, 12)[0]
+    count = PEOPLE * EACH
+    start, size = header + 13 * count, 4 + 8 * graphs.LINKS + 8
+    links = start + 96
+    upper = next(
+        at for at in range(links + count * size, len(body), 4) if struct.unpack_from("<I", body, at)[0]
+    )  # the length of the first list on an upper level
+    lowest = next(row for row in range(count) if row * 4 + links + count * size != upper)
+    changes: list[tuple[int, str, int]] = [
+        (start + 8 * field, "<Q", value) for field in range(6) if field != 1 for value in (1, 1 << 40, 1 << 63)
+    ]
+    changes += [(start + 48, "<i", 60), (start + 48, "<i", -1), (start + 52, "<I", count)]
+    changes += [(start + at, "<Q", 1 << 33) for at in (56, 64, 72, 80, 88)]
+    changes += [
+        (links, "<H", 0xFFFF),  # number of links
+        (links + 4, "<I", count),  # a link beyond the last element
+        (links + 7 * size + 4, "<I", 0xFFFFFFFF),
+        (links + 4 + 8 * graphs.LINKS, "<Q", count + 5),  # label
+        (upper, "<I", 0xFFFFFF00),
+        (upper + 4, "<H", graphs.LINKS + 1),
+        (upper + 8, "<I", count),
+        (upper + 8, "<I", lowest),  # an element that is not on that level
+    ]
+    with opened(folder, exact_up_to=1_000_000) as gallery:
+        everything = gallery._store.changes(0)
+        for at, form, value in changes:
+            bad = bytearray(body)
+            struct.pack_into(form, bad, at, value)
+            path.write_bytes(bytes(bad) + hashlib.sha256(bad).digest())
+            assert snapshot.load(gallery._store, everything) is None, (at - start, form, value)
+        for bad in (body[:-4], body + bytes(4), body[:start], body[: start + 95]):
+            path.write_bytes(bad + hashlib.sha256(bad).digest())
+            assert snapshot.load(gallery._store, everything) is None
+        assert caplog.text.count("built again") == len(changes) + 4
+        path.write_bytes(body + hashlib.sha256(body).digest())
+        assert snapshot.load(gallery._store, everything) is not None
+
+
 def test_a_snapshot_of_another_history_is_refused(kind: str, folder: Path, units: Draw) -> None:
     """A restored backup gives template ids again: the checksums tell the templates apart."""
     rows = units(PEOPLE * EACH, DIMENSION)
@@ -218,3 +270,54 @@ def test_without_any_graph_the_scan_serves(
         fill(gallery, rows)
         assert gallery.search(rows[9], k=1)[0].names == ("1",)
     assert caplog.text == ""
+
+
+def test_a_snapshot_is_of_one_moment_and_closing_waits_for_it(
+    kind: str, folder: Path, units: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, more = units(PEOPLE * EACH, DIMENSION), units(index.TAIL + 500, DIMENSION)
+    saved: list[index.Dump] = []
+    started = threading.Event()
+
+    def slow(store: object, dump: index.Dump) -> bool:
+        started.set()
+        time.sleep(0.3)
+        saved.append(dump)
+        return True
+
+    monkeypatch.setattr(snapshot, "save", slow)
+    gallery = opened(folder)
+    fill(gallery, rows)
+    gallery.search(rows[0])
+    assert started.wait(60)
+    gallery.add("more", more)  # while the snapshot is being written: inserted by the same thread, afterwards
+    gallery.search(rows[0])
+    gallery.close()
+    assert saved
+    for dump in saved:
+        assert len(dump.template_ids) == len(dump.checksums) == len(dump.alive)
+    assert len(saved[0].template_ids) <= PEOPLE * EACH
+
+
+def test_the_limit_is_kept_without_the_indexs_lock(folder: Path, units: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = units(PEOPLE * EACH, DIMENSION)
+    free: list[bool] = []
+    monkeypatch.setattr(index, "tune", lambda *given, **more: (0, 1.0, 1.0))
+
+    def probe() -> None:
+        free.append(gallery._index._lock.acquire(timeout=5))
+        gallery._index._lock.release()
+
+    def keep(limit: int) -> None:
+        other = threading.Thread(target=probe)
+        other.start()
+        other.join()
+
+    with opened(folder) as gallery:
+        if gallery._index._kind is None:
+            pytest.skip("no kind of graph is installed")
+        gallery._index._keep_limit = keep
+        fill(gallery, rows)
+        gallery.search(rows[0])
+        assert gallery.wait_for_index(60)
+    assert free == [True]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from edgeface.errors import GalleryCorruptError, GalleryError, GalleryKeyError
+from edgeface.errors import GalleryCorruptError, GalleryError, GalleryKeyError, MissingDependencyError
 from edgeface.gallery import Gallery, key_from_credential, key_from_environment, key_from_file
 from edgeface.gallery.care import check
 from edgeface.gallery.vectors import checksum
@@ -284,3 +285,46 @@ def test_a_gallery_of_schema_1_is_migrated_and_keeps_everybody(path: Path, units
         assert gallery.search(rows[1])[0].names == ("ada",)
         assert gallery.stats()["schema_version"] == 2
     assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def test_without_the_package_no_unencrypted_gallery_is_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers.aead", None)
+    with pytest.raises(MissingDependencyError, match=r"extra `security`.*pip install \"cryptography"):
+        Gallery.open(path, model_id="m", dimension=128, key=lambda: bytes(32))
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_provider_that_fails_leaves_no_file_and_its_error_is_its_own(path: Path) -> None:
+    def broken() -> bytes:
+        raise TypeError("the provider's own mistake")
+
+    with pytest.raises(TypeError, match="own mistake"):
+        Gallery.open(path, model_id="m", dimension=128, key=broken)
+    assert list(path.parent.iterdir()) == []
+    with pytest.raises(GalleryKeyError, match="expected a function"):
+        Gallery.open(path, model_id="m", dimension=128, key=bytes(32))  # type: ignore[arg-type]  # what is tested
+    with Gallery.open(path, model_id="m", dimension=128, key=lambda: bytes(32)) as gallery:
+        with pytest.raises(TypeError, match="own mistake"):
+            gallery.rotate_key(broken)
+
+        def unlocked() -> bytes:
+            with sqlite3.connect(path, timeout=0) as other:
+                other.execute("BEGIN IMMEDIATE")  # raises "database is locked" inside a transaction of the gallery
+            return bytes(31) + b"1"
+
+        gallery.rotate_key(unlocked)
+    with Gallery.open(path, model_id="m", dimension=128, key=lambda: bytes(31) + b"1") as gallery:
+        assert len(gallery) == 0
+
+
+def test_only_rows_are_called_damaged(path: Path, units: Draw) -> None:
+    with Gallery.open(path, model_id="m", dimension=128) as gallery:
+        gallery.add("one", units(1)[0])
+        with pytest.raises(TypeError, match="a mistake"), gallery._store.database.writing():
+            raise TypeError("a mistake")
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("UPDATE people SET metadata = '{'")
+        with pytest.raises(GalleryCorruptError, match="damaged"):
+            gallery.people()
+        with pytest.raises(GalleryCorruptError, match="damaged"):
+            gallery.rename("one", "two")
