@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,17 +116,11 @@ def _one(recipe: Recipe, options: Options) -> Built:
 @contextmanager
 def _stages(name: str) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """One progress bar after the other, on standard error."""
-    opened: list[Any] = []
-
-    def close() -> None:
-        while opened:
-            opened.pop().__exit__(None, None, None)
+    opened = ExitStack()
 
     def stage(title: str, steps: int) -> Callable[[int], None]:
-        close()
-        bar = progress_bar(f"{name}: {title}", max(steps, 1))
-        update = bar.__enter__()
-        opened.append(bar)
+        opened.close()
+        update = opened.enter_context(progress_bar(f"{name}: {title}", max(steps, 1)))
         done = 0
 
         def tick(count: int) -> None:
@@ -136,10 +130,8 @@ def _stages(name: str) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
 
         return tick
 
-    try:
+    with opened:  # what fails leaves its bar where it stopped
         yield stage
-    finally:
-        close()
 
 
 def _document(built: Built) -> dict[str, Any]:

@@ -63,6 +63,6 @@ def command(
                 rows.append((path, "no face", None, None, None, None, None))
     if as_json:
         print_json({"photos": documents, "failed": places.failed})
-    else:
+    elif rows:
         print_table("faces", ("photo", "face", "score", "left", "top", "right", "bottom"), rows)
     context.exit(places.exit_code())

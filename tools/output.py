@@ -117,7 +117,13 @@ def _cell(value: object) -> str:
 
 @contextmanager
 def progress_bar(title: str, total: int, *, as_bytes: bool = False) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error; the value is called with what is done so far. Silent where nobody watches."""
+    """A bar on standard error; the value is called with what is done so far. Silent where nobody watches.
+
+    Work that fails leaves the bar where it stopped.
+    """
+    if not sys.stderr.isatty():  # a log file or a service's journal is no place for a bar
+        yield lambda done: None
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -147,6 +147,7 @@ def test_nothing_readable_at_all_fails(command: str, folder: Path, cli: Cli) -> 
         assert ran.code == 1, photo
         assert photo in ran.err
         assert "Traceback" not in ran.err
+        assert ran.out == ""  # no table without a row
 
 
 def test_people_are_enrolled_and_identified(tmp_path: Path, with_models: Path, cli: Cli) -> None:
