@@ -302,6 +302,33 @@ def test_a_reader_that_goes_away_is_no_traceback(folder: Path) -> None:
     assert "Exception" not in done.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("words", ["models path", "models list --json", "models verify", "--help"])
+def test_output_that_cannot_be_written_is_one_clear_error(words: str, empty_home: Path) -> None:
+    command = f'"{sys.executable}" -m edgeface.tools {words} > /dev/full'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("edgeface: ")
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_termination_cleans_up_like_ctrl_c(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys, tempfile, time\nfrom edgeface.tools import main\n"
+        "def work(standalone_mode):\n"
+        "    with tempfile.TemporaryDirectory(dir=sys.argv[1]):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(60)\n"
+        "main.cli = work\nmain.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False, timeout=50
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert os.listdir(tmp_path) == []
+
+
 def test_models_are_listed_with_their_risks(with_models: Path, cli: Cli) -> None:
     listed = document(cli("models", "list", "--json"))
     assert {one["name"]: (one["state"], one["licence"]) for one in listed} == {
