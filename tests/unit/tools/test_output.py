@@ -98,20 +98,29 @@ def test_progress_is_silent_where_nobody_watches(capsys: pytest.CaptureFixture[s
 
 def test_progress_of_work_that_fails_does_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", seen := Terminal())
-    with pytest.raises(ValueError, match="no good"), progress_bar("photographs", 3) as update:
-        update(1)
-        raise ValueError("no good")
+
+    def work() -> None:
+        with progress_bar("photographs", 3) as update:
+            update(1)
+            raise ValueError("no good")
+
+    with pytest.raises(ValueError, match="no good"):
+        work()
     assert "1/3" in seen.getvalue()
     assert "3/3" not in seen.getvalue()
 
 
 def test_a_build_stage_that_fails_leaves_its_bar_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", seen := Terminal())
-    with pytest.raises(ValueError, match="no good"), _stages("yunet") as stage:
-        stage("calibrate", 4)(4)
-        tick = stage("verify", 7)
-        tick(2)
-        raise ValueError("no good")
+
+    def work() -> None:
+        with _stages("yunet") as stage:
+            stage("calibrate", 4)(4)
+            stage("verify", 7)(2)
+            raise ValueError("no good")
+
+    with pytest.raises(ValueError, match="no good"):
+        work()
     assert "4/4" in seen.getvalue()
     assert "2/7" in seen.getvalue()
     assert "7/7" not in seen.getvalue()
