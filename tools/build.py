@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeface.errors import GateError
-from edgeface.tools.output import json_option, print_json, print_table, progress_bar
+from edgeface.tools.output import PRECISIONS, RecipeName, json_option, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("build")
-@click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]...", type=RecipeName())
 @click.option("--all", "every", is_flag=True, help="Build all shipped recipes.")
 @click.option(
     "--calibration",
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["int8", "mixed", "fp16", "fp32"]),
+    type=click.Choice(PRECISIONS),
     default=None,
     help="Default: INT8, with as few layers in float as the limits need. int8: INT8 alone or nothing.",
 )
