@@ -300,7 +300,8 @@ def test_models_that_are_absent_or_wrong_are_one_clear_error(folder: Path, cli: 
     for words, said in (
         (["--detector", "retinaface"], "model 'retinaface' at precision 'fp32' is not there"),
         (["--detector", str(folder / "own.onnx")], "no manifest beside the model"),
-        (["--precision", "int8"], "run `edgeface build yunet --precision int8`"),
+        (["--precision", "int8"], "run `edgeface build yunet --precision int8 --calibration FOLDER`"),
+        (["--detector", ""], "model: expected a recipe's name or the path of a model file, got ''"),
     ):
         ran = cli("detect", *words, OBAMA)
         assert ran.code == 1
