@@ -35,8 +35,9 @@ def ensure_models(recipes: Sequence[Recipe]) -> list[Path]:
     """Stored models of some recipes, with a progress bar while any is fetched."""
     from edgeface.engines import models
 
-    if all(models.state(recipe).state == "stored" for recipe in recipes):
-        return models.ensure(recipes)
+    found = [models.state(recipe) for recipe in recipes]
+    if all(one.state == "stored" for one in found):  # every start comes here: hash the files no second time
+        return [one.path for one in found]
     total = max((recipe.source.size or 0) for recipe in recipes)
     names = ", ".join(recipe.name for recipe in recipes)
     with progress_bar(f"fetching {names}", total or 1, as_bytes=True) as progress:

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgeface.home import engine_path
+from edgeface.manifest import check_file
 from edgeface.tools import models
 from edgeface.tools.session import fetch_if_default
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from edgeface.manifest import Manifest
 
 
 @pytest.fixture
@@ -49,3 +52,15 @@ def test_a_model_with_an_engine_is_fetched_only_for_the_cpu(runtime: str, names:
     engine_path("yunet").write_bytes(b"an engine")
     fetch_if_default("yunet", "sface", runtime=runtime)
     assert fetched == names
+
+
+def test_a_stored_model_is_hashed_once_before_it_is_loaded(with_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+
+    def counted(path: Path, manifest: Manifest) -> bytes:
+        checked.append(manifest.name)
+        return check_file(path, manifest)
+
+    monkeypatch.setattr("edgeface.engines.models.check_file", counted)
+    fetch_if_default("yunet", "sface")
+    assert checked == ["yunet", "sface"]
