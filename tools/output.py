@@ -46,7 +46,7 @@ def not_nan(context: click.Context, option: click.Parameter, value: float | None
     return value
 
 
-class PersonName(click.ParamType):
+class PersonName(click.types.StringParamType):
     """A person's name: not empty."""
 
     name = "name"
@@ -57,7 +57,7 @@ class PersonName(click.ParamType):
         return str(value)
 
 
-class RecipeName(click.ParamType):
+class RecipeName(click.types.StringParamType):
     """The name of a shipped recipe, or a recipe file that is there.
 
     Args:

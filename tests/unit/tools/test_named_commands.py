@@ -43,7 +43,7 @@ def commands(text: str) -> list[str]:
 def wrong(line: str) -> str | None:
     """What the command line would not understand, or None."""
     found: click.Command = cli
-    context = click.Context(cli)
+    context = cli.make_context("edgeface", [], resilient_parsing=True)
     words = line.split()[1:]
     while words and isinstance(found, click.Group) and not words[0].startswith("-"):
         name = words.pop(0)
