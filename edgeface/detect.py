@@ -13,11 +13,15 @@ from edgeface.frames import check_frame
 from edgeface.types import Faces
 
 if TYPE_CHECKING:
+    from edgeface.manifest import Manifest
     from edgeface.runtime.engine import Engine
     from edgeface.types import FloatArray
 
 GRID = 32  # the coarsest stride of the heads: the network's sides are multiples of it
 DECODERS = {"yunet": kernels.decode_yunet, "scrfd": kernels.decode_scrfd}
+#: What each head's decoder reads, one map for each stride: ``cls_8``, ``cls_16`` and so on.
+MAPS = {"yunet": ("cls", "obj", "bbox", "kps"), "scrfd": ("score", "bbox", "kps")}
+STRIDES = (8, 16, 32)
 
 
 class Detector:
@@ -38,7 +42,8 @@ class Detector:
 
     Raises:
         InputError: an option is out of range.
-        ConfigurationError: the engine is not a detector.
+        ConfigurationError: the engine is not a detector, lacks a map that its head needs, or has a fixed input size
+            that is no multiple of 32.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Detector:
                 f"{manifest.name}: expected a detector with head {' or '.join(DECODERS)}, "
                 f"got kind {manifest.kind!r}, head {manifest.head!r}"
             )
+        _check_network(manifest)
         if not isinstance(max_side_px, int) or not GRID <= max_side_px <= 8192:
             raise InputError(f"max_side_px: expected a whole number from {GRID} to 8192, got {max_side_px!r}")
         for name, value in (("min_score", min_score), ("max_overlap", max_overlap)):
@@ -127,3 +133,20 @@ class Detector:
         if fixed is not None:
             return resized, fixed
         return resized, (-(-resized[0] // GRID) * GRID, -(-resized[1] // GRID) * GRID)
+
+
+def _check_network(manifest: Manifest) -> None:
+    """Refuse at the start what would otherwise fail on the first frame, far from the file that is wrong."""
+    needed = [f"{name}_{stride}" for name in MAPS[manifest.head] for stride in STRIDES]
+    missing = [name for name in needed if name not in manifest.outputs]
+    if missing:
+        raise ConfigurationError(
+            f"{manifest.name}: the head {manifest.head} needs the outputs {', '.join(needed)}, but the manifest lacks "
+            f"{', '.join(missing)} (it has {', '.join(sorted(manifest.outputs)) or 'none'}); name them in the recipe"
+        )
+    size = manifest.input_size
+    if size is not None and any(side < GRID or side % GRID for side in size):
+        raise ConfigurationError(
+            f"{manifest.name}: expected an input size of multiples of {GRID} px, got {size[0]} x {size[1]} "
+            "(height x width); export the network with such a size"
+        )

@@ -22,7 +22,12 @@ def home() -> Path:
     if chosen is not None:
         if not chosen or "\0" in chosen:
             raise ConfigurationError(f"{VARIABLE} is set but is no path: {chosen!r}; unset it or give a folder")
-        return Path(chosen).expanduser().absolute()
+        try:
+            return Path(chosen).expanduser().absolute()
+        except RuntimeError as error:  # `~name` of nobody on this machine
+            raise ConfigurationError(
+                f"{VARIABLE}: cannot resolve the home folder in {chosen!r}: {error}; give a full path"
+            ) from error
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("edgeface", appauthor=False))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -289,6 +289,3 @@ def check_file(model: Path, manifest: Manifest) -> bytes:
             f"got {len(content)} bytes with sha256 {digest}; fetch or build it again"
         )
     return content
-
-
-MANIFEST_KEYS = {"format", "version", *(f.name for f in fields(Manifest))}

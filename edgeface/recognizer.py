@@ -17,7 +17,6 @@ from edgeface.gallery import Gallery, check_name
 from edgeface.overlap import overlapped
 from edgeface.policy import Policy, make_policy
 from edgeface.quality import Quality
-from edgeface.runtime.choice import choose
 from edgeface.runtime.stage import Stage
 from edgeface.types import Decision, Recognition, Verification
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from edgeface.gallery import Person
     from edgeface.gallery.vault import Key
     from edgeface.runtime.choice import Choice
-    from edgeface.runtime.engine import Engine
     from edgeface.types import Faces, FloatArray
 
 NEAREST_PEOPLE = 5
@@ -312,10 +310,3 @@ class Stopwatch:
         if self._stages_ms is not None:
             self._stages_ms[stage] = (now - self._last) * 1e3
         self._last = now
-
-
-def load_model(
-    model: str | os.PathLike[str], *, precision: str = "fp32", threads: int | None = None, runtime: str = "auto"
-) -> Engine:
-    """The engine of a recipe's name, from the model folder, or of a model file. See `choose` for options and errors."""
-    return choose(model, precision=precision, runtime=runtime, threads=threads)[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeface import kernels
-from edgeface.errors import InputError
+from edgeface.errors import InferenceError, InputError
 from edgeface.home import home, write_atomically
 from edgeface.photos import read_photo
 from edgeface.recognizer import Stopwatch
@@ -40,10 +40,10 @@ class Embedded:
     """What the pipeline made of some photographs, one row a photograph.
 
     Attributes:
-        embeddings: (N, D) float32 unit rows; all zeros where no face was found or the file is unreadable.
+        embeddings: (N, D) float32 unit rows; all zeros where no face was found or the photograph failed.
         detected: (N,) bool.
         stages_ms: (N, 4) float32 milliseconds of reading, detection, alignment and embedding; NaN where not run.
-        errors: what went wrong with single files, by their path.
+        errors: what went wrong with single files, by their path: unreadable, or the runtime failed on them.
     """
 
     embeddings: FloatArray
@@ -101,16 +101,16 @@ def _one(photo: Path, index: int, detector: Detector, embedder: Embedder, state:
         frame = read_photo(photo)
         watch.lap("read")
         faces = detector.detect(frame).subject(*frame.shape[:2])
-    except InputError as error:
+        watch.lap("detect")
+        if len(faces):
+            tensor = embedder.prepare(frame, faces.landmarks)
+            watch.lap("align")
+            state.embeddings[index] = embedder.run(tensor)[0]
+            watch.lap("embed")
+            state.detected[index] = True
+    except (InputError, InferenceError) as error:  # one photograph must not end a run of hours
         state.errors[str(photo)] = str(error)
         return
-    watch.lap("detect")
-    if len(faces):
-        tensor = embedder.prepare(frame, faces.landmarks)
-        watch.lap("align")
-        state.embeddings[index] = embedder.run(tensor)[0]
-        watch.lap("embed")
-        state.detected[index] = True
     state.stages_ms[index] = [laps.get(stage, np.nan) for stage in STAGES]
 
 

@@ -178,7 +178,12 @@ def _source(read: Reader, folder: Path) -> Source:
     if ("file" in read.document) == ("wheel" in read.document):
         raise RecipeError(f"{read.where}: expected either 'file', or 'wheel' and 'member'")
     if "file" in read.document:
-        return Source(None, None, folder / Path(read.text("file")).expanduser(), read.sha256("sha256"), size)
+        given = read.text("file")
+        try:
+            file = folder / Path(given).expanduser()
+        except RuntimeError as error:  # `~name` of nobody on this machine
+            raise RecipeError(f"{read.where}: file: cannot resolve the home folder in {given!r}: {error}") from error
+        return Source(None, None, file, read.sha256("sha256"), size)
     wheel = read.text("wheel")
     name, equals, version = wheel.partition("==")
     if not equals or not all(part and part[0].isalnum() and set(part) <= _WHEEL for part in (name, version)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeface.errors import GateError
-from edgeface.tools.output import json_option, print_json, print_table, progress_bar
+from edgeface.tools.output import PRECISIONS, RecipeName, json_option, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("build")
-@click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]...", type=RecipeName())
 @click.option("--all", "every", is_flag=True, help="Build all shipped recipes.")
 @click.option(
     "--calibration",
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["int8", "mixed", "fp16", "fp32"]),
+    type=click.Choice(PRECISIONS),
     default=None,
     help="Default: INT8, with as few layers in float as the limits need. int8: INT8 alone or nothing.",
 )
@@ -116,17 +116,11 @@ def _one(recipe: Recipe, options: Options) -> Built:
 @contextmanager
 def _stages(name: str) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """One progress bar after the other, on standard error."""
-    opened: list[Any] = []
-
-    def close() -> None:
-        while opened:
-            opened.pop().__exit__(None, None, None)
+    opened = ExitStack()
 
     def stage(title: str, steps: int) -> Callable[[int], None]:
-        close()
-        bar = progress_bar(f"{name}: {title}", max(steps, 1))
-        update = bar.__enter__()
-        opened.append(bar)
+        opened.close()
+        update = opened.enter_context(progress_bar(f"{name}: {title}", max(steps, 1)))
         done = 0
 
         def tick(count: int) -> None:
@@ -136,10 +130,8 @@ def _stages(name: str) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
 
         return tick
 
-    try:
+    with opened:  # what fails leaves its bar where it stopped
         yield stage
-    finally:
-        close()
 
 
 def _document(built: Built) -> dict[str, Any]:

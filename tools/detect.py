@@ -7,17 +7,25 @@ from pathlib import Path
 import click
 
 from edgeface.errors import InputError
-from edgeface.tools.output import json_option, print_json, print_table, threads_option
+from edgeface.tools.output import (
+    RATE,
+    json_option,
+    not_nan,
+    precision_option,
+    print_json,
+    print_table,
+    threads_option,
+)
 from edgeface.tools.session import Photos, open_engine
 
 
 @click.command("detect")
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...", type=click.Path(path_type=Path))
 @click.option("--detector", default="yunet", show_default=True, help="Recipe name or model file.")
-@click.option("--precision", default="fp32", show_default=True, help="Of a model given by name.")
+@precision_option
 @click.option("--max-side", "max_side_px", type=click.IntRange(32, 8192), default=640, show_default=True,
               help="Longest side in px at which the detector runs.")  # fmt: skip
-@click.option("--min-score", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.7, show_default=True)
+@click.option("--min-score", type=RATE, callback=not_nan, default=0.7, show_default=True)
 @threads_option
 @json_option
 @click.pass_context
@@ -63,6 +71,6 @@ def command(
                 rows.append((path, "no face", None, None, None, None, None))
     if as_json:
         print_json({"photos": documents, "failed": places.failed})
-    else:
+    elif rows:
         print_table("faces", ("photo", "face", "score", "left", "top", "right", "bottom"), rows)
     context.exit(places.exit_code())

@@ -10,7 +10,15 @@ import click
 
 from edgeface.enrolment import EnrolmentLimits
 from edgeface.errors import EdgefaceError
-from edgeface.tools.output import decision_options, gallery_option, json_option, model_options, print_json
+from edgeface.tools.output import (
+    PersonName,
+    decision_options,
+    gallery_option,
+    json_option,
+    model_options,
+    not_nan,
+    print_json,
+)
 from edgeface.tools.session import Photos, open_recognizer
 
 if TYPE_CHECKING:
@@ -27,13 +35,18 @@ def limit_options(function: F) -> F:
         words = limit.name.replace("_", "-")
         shown = "from the model's thresholds" if limit.default is None else f"{limit.default:g}"
         function = click.option(
-            f"--{words}", limit.name, type=float, default=limit.default, help=f"Limit of the gate (default {shown})."
+            f"--{words}",
+            limit.name,
+            type=float,
+            callback=not_nan,
+            default=limit.default,
+            help=f"Limit of the gate (default {shown}).",
         )(function)
     return function
 
 
 @click.command("enroll")
-@click.argument("name")
+@click.argument("name", type=PersonName())
 @click.argument("photos", nargs=-1, metavar="[PHOTO...]", type=click.Path(path_type=Path))
 @click.option("--camera", default=None, metavar="SOURCE",
               help="Take the photographs from this camera, file or address, with hints for the person.")  # fmt: skip

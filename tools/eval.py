@@ -12,7 +12,15 @@ import numpy as np
 from edgeface.errors import EdgefaceError, InputError
 from edgeface.tools.eval_identify import identify
 from edgeface.tools.eval_quality import quality
-from edgeface.tools.output import json_option, print_json, print_table, progress_bar, threads_option
+from edgeface.tools.output import (
+    MODEL_FILES,
+    RecipeName,
+    json_option,
+    print_json,
+    print_table,
+    progress_bar,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from edgeface.engines.embed_photos import Embedded
@@ -29,10 +37,12 @@ def command() -> None:
               help="Folder with name/name_0001.jpg and so on.")
 @click.option("--pairs", "pairs_file", type=click.Path(dir_okay=False, path_type=Path), required=True,
               help="Pairs file in LFW's format.")
-@click.option("--recipe", default="sface", show_default=True, help="The embedder: recipe name or file, or model file.")
+@click.option("--recipe", type=RecipeName(or_model=True), default="sface", show_default=True,
+              help="The embedder: recipe name or file, or model file.")
 @click.option("--engine", type=click.Path(dir_okay=False, path_type=Path), default=None,
               help="A built engine of the embedder, instead of the recipe's FP32 model.")
-@click.option("--detector", default="yunet", show_default=True, help="Recipe name, recipe file or model file.")
+@click.option("--detector", type=RecipeName(or_model=True), default="yunet", show_default=True,
+              help="Recipe name, recipe file or model file.")
 @click.option("--max-side", "max_side_px", type=click.IntRange(32, 8192), default=640, show_default=True)
 @click.option("--embeddings", type=click.Path(dir_okay=False, path_type=Path), default=None,
               help="Keep names and vectors in this .npz file (names, E).")
@@ -100,7 +110,7 @@ def _engine(name: str, threads: int | None) -> Engine:
     from edgeface.engines.recipe import load_recipe
     from edgeface.tools.models import ensure_models
 
-    if name.endswith((".onnx", ".plan")):
+    if name.endswith(MODEL_FILES):
         return load_engine(name, threads=threads)
     return load_engine(ensure_models([load_recipe(name)])[0], threads=threads)
 

@@ -10,7 +10,14 @@ import click
 import numpy as np
 
 from edgeface.errors import InputError
-from edgeface.tools.output import json_option, print_json, print_table, progress_bar, threads_option
+from edgeface.tools.output import (
+    json_option,
+    precision_option,
+    print_json,
+    print_table,
+    progress_bar,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from edgeface.types import FloatArray, IntArray
@@ -27,7 +34,7 @@ ASKED = (0.1, 0.03, 0.01, 0.003, 0.001)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of every draw.")
 @click.option("--detector", default="yunet", show_default=True, help="Recipe name or model file.")
 @click.option("--embedder", default="sface", show_default=True, help="Recipe name or model file.")
-@click.option("--precision", default="fp32", show_default=True, help="Of models given by name.")
+@precision_option
 @threads_option
 @json_option
 def identify(

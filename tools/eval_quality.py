@@ -10,7 +10,14 @@ import click
 import numpy as np
 
 from edgeface.errors import ConfigurationError, InputError
-from edgeface.tools.output import json_option, print_json, print_table, progress_bar, threads_option
+from edgeface.tools.output import (
+    json_option,
+    precision_option,
+    print_json,
+    print_table,
+    progress_bar,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from edgeface.engines.quality_study import Study
@@ -27,7 +34,7 @@ ASKED_FMR = 1e-4  # the rate whose threshold divides matches from false non-matc
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the draw.")
 @click.option("--detector", default="yunet", show_default=True, help="Recipe name or model file.")
 @click.option("--embedder", default="sface", show_default=True, help="Recipe name or model file.")
-@click.option("--precision", default="fp32", show_default=True, help="Of models given by name.")
+@precision_option
 @click.option("--fit", is_flag=True, help="Fit weights and centre on half of the people first, and print them.")
 @threads_option
 @json_option

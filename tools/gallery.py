@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeface.errors import EdgefaceError
-from edgeface.tools.output import gallery_option, json_option, print_json, print_table
+from edgeface.tools.output import PersonName, gallery_option, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from edgeface.gallery import Gallery
@@ -68,7 +68,7 @@ def list_people(gallery_path: Path, key_file: Path | None, as_json: bool) -> Non
 
 
 @command.command("remove")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", type=PersonName())
 @gallery_option
 @key_option
 @click.option("--from-backups", is_flag=True, help="Also from every backup that `edgeface gallery backup` made.")
@@ -89,8 +89,8 @@ def remove(names: tuple[str, ...], gallery_path: Path, key_file: Path | None, fr
 
 
 @command.command("rename")
-@click.argument("old")
-@click.argument("new")
+@click.argument("old", type=PersonName())
+@click.argument("new", type=PersonName())
 @gallery_option
 @key_option
 def rename(old: str, new: str, gallery_path: Path, key_file: Path | None) -> None:

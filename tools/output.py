@@ -31,12 +31,59 @@ gallery_option = click.option(
 )
 
 
+MODEL_FILES = (".onnx", ".plan")
+PRECISIONS = ("fp32", "fp16", "mixed", "int8")
+
+precision_option = click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of models given by name."
+)
+
+
+def not_nan(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """Callback of an option for a number: refuse NaN, which the comparisons of every range let through."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("expected a number, got NaN", context, option)
+    return value
+
+
+class PersonName(click.types.StringParamType):
+    """A person's name: not empty."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).strip():
+            self.fail("expected a name, got an empty text", param, ctx)
+        return str(value)
+
+
+class RecipeName(click.types.StringParamType):
+    """The name of a shipped recipe, or a recipe file that is there.
+
+    Args:
+        or_model: also any model file, which is looked for when it is loaded.
+    """
+
+    name = "recipe"
+
+    def __init__(self, *, or_model: bool = False) -> None:
+        self.or_model = or_model
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from edgeface.engines.recipe import shipped
+
+        text = str(value)
+        if text in shipped() or (self.or_model and text.endswith(MODEL_FILES)) or (text and Path(text).exists()):
+            return text
+        return self.fail(f"{text!r}: no such recipe file; shipped recipes are {', '.join(shipped())}", param, ctx)
+
+
 def model_options(function: F) -> F:
     """The options that choose models: of every command that recognises."""
     options = [
         click.option("--detector", default="yunet", show_default=True, help="Recipe name or model file."),
         click.option("--embedder", default="sface", show_default=True, help="Recipe name or model file."),
-        click.option("--precision", default="fp32", show_default=True, help="Of models given by name."),
+        precision_option,
         click.option("--runtime", type=click.Choice(["auto", "tensorrt", "onnxruntime"]), default="auto",
                      show_default=True, help="auto: TensorRT where an engine runs, else the CPU; others: only that."),
         click.option("--max-side", "max_side_px", type=click.IntRange(32, 8192), default=640, show_default=True,
@@ -48,18 +95,38 @@ def model_options(function: F) -> F:
     return function
 
 
+RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
 def decision_options(function: F) -> F:
-    """The options that set the threshold."""
+    """The options that set the threshold of a search."""
+    fpir = click.option("--fpir", type=RATE, default=None, callback=_one_threshold,
+                        help="False positive identification rate of one search instead, whatever the number of "
+                             "people.")  # fmt: skip
+    return comparison_options(fpir(function))
+
+
+def comparison_options(function: F) -> F:
+    """The options that set the threshold of one comparison."""
     options = [
-        click.option("--fmr", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=None,
+        click.option("--fmr", type=RATE, default=None, callback=_one_threshold,
                      help="False match rate of one comparison (default 1e-4)."),
-        click.option("--fpir", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=None,
-                     help="False positive identification rate of one search instead, whatever the number of people."),
-        click.option("--threshold", type=click.FloatRange(-1, 1), default=None, help="A similarity instead of a rate."),
+        click.option("--threshold", type=click.FloatRange(-1, 1), default=None, callback=_one_threshold,
+                     help="A similarity instead of a rate."),
     ]  # fmt: skip
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def _one_threshold(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """Refuse a second of the options that set the threshold."""
+    given: list[str] = context.meta.setdefault("edgeface.threshold", [])
+    if value is not None:
+        given.append(f"--{option.name}")
+    if len(given) > 1:
+        raise click.UsageError(f"give one of --fmr, --fpir and --threshold, got {' and '.join(given)}", context)
+    return not_nan(context, option, value)
 
 
 def print_json(document: Any) -> None:
@@ -117,7 +184,13 @@ def _cell(value: object) -> str:
 
 @contextmanager
 def progress_bar(title: str, total: int, *, as_bytes: bool = False) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error; the value is called with what is done so far. Silent where nobody watches."""
+    """A bar on standard error; the value is called with what is done so far. Silent where nobody watches.
+
+    Work that fails leaves the bar where it stopped.
+    """
+    if not sys.stderr.isatty():  # a log file or a service's journal is no place for a bar
+        yield lambda done: None
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,

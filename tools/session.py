@@ -18,12 +18,19 @@ if TYPE_CHECKING:
     from edgeface.types import ByteArray
 
 
-def fetch_if_default(*models: str) -> None:
-    """Fetch default models that are named and absent, so that a first command works by itself."""
+def fetch_if_default(*models: str, runtime: str = "auto") -> None:
+    """Fetch default models that are named, absent and about to run, so that a first command works by itself.
+
+    A board that runs TensorRT engines needs no float32 model, and may have no way to fetch one.
+    """
     from edgeface.engines.recipe import load_recipe
+    from edgeface.home import engine_path
     from edgeface.tools.models import DEFAULT, ensure_models
 
-    ensure_models([load_recipe(name) for name in DEFAULT if name in models])
+    if runtime == "tensorrt":
+        return
+    wanted = [name for name in DEFAULT if name in models]
+    ensure_models([load_recipe(name) for name in wanted if runtime != "auto" or not engine_path(name).exists()])
 
 
 def open_recognizer(gallery: Path, options: dict[str, Any]) -> FaceRecognizer:
@@ -31,17 +38,17 @@ def open_recognizer(gallery: Path, options: dict[str, Any]) -> FaceRecognizer:
     from edgeface import FaceRecognizer
 
     if options.get("precision", "fp32") == "fp32":
-        fetch_if_default(options["detector"], options["embedder"])
+        fetch_if_default(options["detector"], options["embedder"], runtime=options.get("runtime", "auto"))
     return FaceRecognizer.open(gallery, **options)
 
 
 def open_engine(model: str, precision: str, threads: int | None) -> Engine:
     """The engine of a recipe's name or of a model file."""
-    from edgeface.recognizer import load_model
+    from edgeface.runtime.choice import choose
 
     if precision == "fp32":
         fetch_if_default(model)
-    return load_model(model, precision=precision, threads=threads)
+    return choose(model, precision=precision, threads=threads)[0]
 
 
 class Photos:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgeface.photos import read_photo
-from edgeface.tools.output import decision_options, json_option, model_options, print_json
+from edgeface.tools.output import comparison_options, json_option, model_options, print_json
 from edgeface.tools.session import open_recognizer
 
 
@@ -16,7 +16,7 @@ from edgeface.tools.session import open_recognizer
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @model_options
-@decision_options
+@comparison_options
 @json_option
 def command(a: Path, b: Path, as_json: bool, **options: Any) -> None:
     """Say whether photographs A and B show one person; of several faces the main one counts."""

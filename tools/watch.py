@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeface.errors import EdgefaceError
-from edgeface.tools.output import decision_options, gallery_option, model_options
+from edgeface.tools.output import decision_options, gallery_option, model_options, not_nan
 from edgeface.tools.session import open_recognizer
 
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 @gallery_option
 @model_options
 @decision_options
-@click.option("--budget-ms", type=click.FloatRange(0, min_open=True), default=None,
+@click.option("--budget-ms", type=click.FloatRange(0, min_open=True), callback=not_nan, default=None,
               help="Milliseconds from a frame to its decisions; what does not fit is left out in a stated order.")
-@click.option("--leave-after", "leave_after_s", type=click.FloatRange(0), default=2.0, show_default=True,
+@click.option("--leave-after", "leave_after_s", type=click.FloatRange(0), callback=not_nan, default=2.0,
+              show_default=True,
               help="Seconds without being seen after which a person has left.")
 @click.option("--pixel-format", type=click.Choice(["bgr", "nv12"]), default="bgr", show_default=True,
               help="Of a camera's or pipeline's frames.")

@@ -60,13 +60,15 @@ def choose(
         threads: CPU threads of one run with onnxruntime.
 
     Raises:
-        InputError: `runtime` is none of these.
+        InputError: `runtime` is none of these, or the name of the model is empty.
         ModelNotFoundError: there is no such model, or no engine of it with ``tensorrt``.
         ConfigurationError: a model file for another runtime than the one asked for.
         Also all errors of `load_engine`.
     """
     if runtime not in RUNTIMES:
         raise InputError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}")
+    if isinstance(model, str) and not model.strip():
+        raise InputError(f"model: expected a recipe's name or the path of a model file, got {model!r}")
     if not isinstance(model, str) or "/" in model or "." in model:
         return _given(model, runtime, threads)
     engine_file = engine_path(model, precision)
@@ -113,6 +115,10 @@ def _build(model: str, precision: str) -> str:
 def _present(path: Path, model: str, precision: str, runtime: str) -> Path:
     if path.exists():
         return path
-    words = f"models fetch {model}" if precision == "fp32" else f"build {model} --precision {precision}"
-    mend = _build(model, precision) if runtime == "tensorrt" else f"edgeface {words}"
+    if runtime == "tensorrt":
+        mend = _build(model, precision)
+    elif precision == "fp32":
+        mend = f"edgeface models fetch {model}"
+    else:
+        mend = f"edgeface build {model} --precision {precision} --calibration FOLDER"
     raise ModelNotFoundError(f"{path}: model {model!r} at precision {precision!r} is not there; run `{mend}`")

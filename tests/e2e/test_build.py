@@ -368,5 +368,5 @@ def test_the_command(bench: Bench, cli: Any, tmp_path: Path) -> None:
     assert ran.code == 2
     assert "either recipes or --all" in ran.err
     ran = cli("build", tmp_path / "none.toml", "--calibration", bench.crops)
-    assert ran.code == 1
+    assert ran.code == 2
     assert "no such recipe file" in ran.err

@@ -73,6 +73,20 @@ def test_the_version_is_the_packages(edgeface: Cli) -> None:
         ["eval", "pairs", "--images", "x"], ["bench", "frobnicate"], ["demo", "now"], ["demo", "--threads", "0"],
         ["identify", "--gallery", "g", "--fmr", "0", "a.jpg"],
         ["identify", "--gallery", "g", "--threshold", "x", "a.jpg"],
+        ["identify", "--gallery", "g", "--threshold", "nan", "a.jpg"],
+        ["identify", "--gallery", "g", "--threshold", "0.4", "--fmr", "1e-4", "a.jpg"],
+        ["identify", "--gallery", "g", "--fmr", "1e-4", "--fpir", "1e-2", "a.jpg"],
+        ["identify", "--gallery", "g", "--precision", "int4", "a.jpg"], ["detect", "--precision", "int4", "a.jpg"],
+        ["eval", "identify", "--images", "x", "--precision", "int4"],
+        ["detect", "--min-score", "nan", "a.jpg"], ["verify", "--fpir", "1e-3", "a", "b"],
+        ["verify", "--fmr", "nan", "a", "b"], ["watch", "0", "--gallery", "g", "--budget-ms", "nan"],
+        ["enroll", "--gallery", "g", "--min-sharpness", "nan", "ada", "a.jpg"],
+        ["enroll", "--gallery", "g", "", "a.jpg"], ["gallery", "remove", "--gallery", "g", " "],
+        ["gallery", "rename", "--gallery", "g", "ada", ""], ["models", "fetch", "retinaface"],
+        ["models", "verify", ""], ["models", "path", "retinaface"],
+        ["build", "retinaface", "--calibration", "."],
+        ["eval", "pairs", "--images", "x", "--pairs", "y", "--recipe", "retinaface"],
+        ["eval", "pairs", "--images", "x", "--pairs", "y", "--detector", "retinaface"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -147,6 +161,7 @@ def test_nothing_readable_at_all_fails(command: str, folder: Path, cli: Cli) -> 
         assert ran.code == 1, photo
         assert photo in ran.err
         assert "Traceback" not in ran.err
+        assert ran.out == ""  # no table without a row
 
 
 def test_people_are_enrolled_and_identified(tmp_path: Path, with_models: Path, cli: Cli) -> None:
@@ -188,8 +203,8 @@ def test_an_asked_rate_moves_the_threshold(tmp_path: Path, with_models: Path, cl
     assert ran.code == 1
     assert "not supported" in ran.err
     ran = cli(*run, "--fmr", "1e-3", "--threshold", "0.4")
-    assert ran.code == 1
-    assert "expected one of them, got" in ran.err
+    assert ran.code == 2
+    assert "give one of --fmr, --fpir and --threshold" in ran.err
 
 
 def test_enrolment_takes_what_it_can(folder: Path, cli: Cli) -> None:
@@ -285,7 +300,8 @@ def test_models_that_are_absent_or_wrong_are_one_clear_error(folder: Path, cli: 
     for words, said in (
         (["--detector", "retinaface"], "model 'retinaface' at precision 'fp32' is not there"),
         (["--detector", str(folder / "own.onnx")], "no manifest beside the model"),
-        (["--precision", "int8"], "run `edgeface build yunet --precision int8`"),
+        (["--precision", "int8"], "run `edgeface build yunet --precision int8 --calibration FOLDER`"),
+        (["--detector", ""], "model: expected a recipe's name or the path of a model file, got ''"),
     ):
         ran = cli("detect", *words, OBAMA)
         assert ran.code == 1
@@ -299,6 +315,33 @@ def test_a_reader_that_goes_away_is_no_traceback(folder: Path) -> None:
     assert done.stdout == "{"
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("words", ["models path", "models list --json", "models verify", "--help"])
+def test_output_that_cannot_be_written_is_one_clear_error(words: str, empty_home: Path) -> None:
+    command = f'"{sys.executable}" -m edgeface.tools {words} > /dev/full'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("edgeface: ")
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_termination_cleans_up_like_ctrl_c(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys, tempfile, time\nfrom edgeface.tools import main\n"
+        "def work(standalone_mode):\n"
+        "    with tempfile.TemporaryDirectory(dir=sys.argv[1]):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(60)\n"
+        "main.cli = work\nmain.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False, timeout=50
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert os.listdir(tmp_path) == []
 
 
 def test_models_are_listed_with_their_risks(with_models: Path, cli: Cli) -> None:

@@ -213,3 +213,22 @@ def test_shrinking_matches_opencvs_letterbox(detector_manifest: Callable[..., Ma
     theirs = cv2.resize(frame, (320, 213), interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)
     assert seen[0].shape == (1, 3, 224, 320)
     assert np.abs(seen[0][0, :, :213] - theirs).max() < 2
+
+
+@pytest.mark.parametrize("lacking", ["cls_8", "obj_16", "kps_32"])
+def test_a_manifest_without_a_map_of_its_head_is_refused_at_the_start(
+    detector_manifest: Callable[..., Manifest], lacking: str
+) -> None:
+    manifest = detector_manifest()
+    outputs = {name: value for name, value in manifest.outputs.items() if name != lacking}
+    engine = FakeEngine(detector_manifest(outputs=outputs), lambda tensor: {})
+    with pytest.raises(ConfigurationError, match=f"head yunet needs .* lacks {lacking} "):
+        Detector(engine)
+
+
+@pytest.mark.parametrize("size", [(100, 160), (96, 150), (16, 32)])
+def test_a_fixed_size_off_the_grid_is_refused_at_the_start(
+    spot_detector: Callable[..., FakeEngine], size: tuple[int, int]
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"multiples of 32 px, got {size[0]} x {size[1]}"):
+        Detector(spot_detector(input_size=size))

@@ -33,6 +33,12 @@ def test_a_relative_folder_and_a_tilde_are_made_whole(tmp_path: Path, monkeypatc
     assert home() == tmp_path / "faces"
 
 
+def test_a_tilde_of_nobody_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEFACE_HOME", "~nosuchuser/x")
+    with pytest.raises(ConfigurationError, match=r"EDGEFACE_HOME: cannot resolve the home folder in '~nosuchuser/x'"):
+        home()
+
+
 def test_without_it_the_users_cache_folder_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGEFACE_HOME", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

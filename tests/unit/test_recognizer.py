@@ -179,7 +179,7 @@ def test_closing_leaves_parts_that_the_caller_made(recognizer: FaceRecognizer) -
 def test_a_model_that_is_not_there_names_the_command(empty_home: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"model 'yunet' .*run `edgeface models fetch yunet`"):
         FaceRecognizer.open(tmp_path / "a.gallery")
-    with pytest.raises(ModelNotFoundError, match=r"run `edgeface build yunet --precision int8`"):
+    with pytest.raises(ModelNotFoundError, match=r"run `edgeface build yunet --precision int8 --calibration FOLDER`"):
         FaceRecognizer.open(tmp_path / "a.gallery", precision="int8")
     with pytest.raises(ModelNotFoundError, match=r"no manifest beside the model"):
         FaceRecognizer.open(tmp_path / "a.gallery", detector=tmp_path / "own.onnx")

@@ -13,6 +13,7 @@ from edgeface import _kernels_py as reference
 from edgeface import _native, kernels
 from edgeface.manifest import ARCFACE_112
 from edgeface.tools.bench.harness import Row, measure
+from edgeface.tools.output import not_nan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 TITLE = "native kernels"
 OPTIONS = [
-    click.Option(["--seconds"], type=click.FloatRange(0.1, 60), default=1.5, show_default=True,
+    click.Option(["--seconds"], type=click.FloatRange(0.1, 60), callback=not_nan, default=1.5, show_default=True,
                  help="Time for each row."),
     click.Option(["--simd"], default=None,
                  help=f"Instruction set: one of {', '.join(_native.simd_available())} (default: the best)."),

@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from edgeface.tools.bench.harness import Row, measure
+from edgeface.tools.output import not_nan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ TITLE = "one photograph, detection to embedding"
 OPTIONS = [
     click.Option(["--photo"], type=click.Path(dir_okay=False, path_type=Path), default=None,
                  help="A photograph with one face, run as it is (default: one that comes with edgeface, 250x250)."),
-    click.Option(["--seconds"], type=click.FloatRange(0.5, 600), default=6.0, show_default=True,
+    click.Option(["--seconds"], type=click.FloatRange(0.5, 600), callback=not_nan, default=6.0, show_default=True,
                  help="Time for each row."),
 ]  # fmt: skip
 

@@ -15,6 +15,7 @@ import click
 import numpy as np
 
 from edgeface.tools.bench.harness import Row
+from edgeface.tools.output import not_nan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ OPTIONS = [
     click.Option(["--images"], type=click.Path(file_okay=False, path_type=Path), default=None,
                  help="Folder with a folder of photographs a person (default: the few that come with edgeface)."),
     click.Option(["--frames"], type=click.IntRange(30), default=600, show_default=True, help="Of each stream."),
-    click.Option(["--budget-ms"], type=click.FloatRange(1), default=100.0, show_default=True),
+    click.Option(["--budget-ms"], type=click.FloatRange(1), callback=not_nan, default=100.0, show_default=True),
     click.Option(["--every"], type=click.IntRange(1), default=10, show_default=True,
                  help="The peers see every n-th frame."),
     click.Option(["--faces"], type=click.IntRange(1, 64), multiple=True, default=(1, 4, 16), show_default=True),

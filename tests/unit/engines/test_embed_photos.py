@@ -11,6 +11,7 @@ import pytest
 from edgeface import Detector, Embedder
 from edgeface.engines import embed_photos as module
 from edgeface.engines.embed_photos import STAGES, embed_photos
+from edgeface.errors import InferenceError
 from edgeface.tools.demo import demo_photo
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeface.runtime.fake import FakeEngine
+    from edgeface.types import FloatArray
 
 
 @pytest.fixture
@@ -50,6 +52,28 @@ def test_photographs_that_fail_are_reported_and_the_rest_goes_on(
     assert done.stages_ms.shape == (5, len(STAGES))
     assert np.isnan(done.stages_ms).all(axis=1).tolist() == [False, True, False, True, False]
     assert not any(empty_home.rglob("*.npz"))  # a finished run leaves nothing behind
+
+
+@pytest.mark.parametrize("stage", ["detect", "embed"])
+def test_a_photograph_on_which_the_runtime_fails_is_reported_and_the_rest_goes_on(
+    stage: str, parts: tuple[Detector, Embedder], files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = parts[0].engine if stage == "detect" else parts[1].engine
+    run, calls = engine.run, 0
+
+    def failing(tensor: FloatArray) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # of the three photographs that are readable
+            raise InferenceError("the device is busy")
+        return run(tensor)
+
+    monkeypatch.setattr(engine, "run", failing)
+    done = embed_photos(files, *parts)
+    assert done.detected.tolist() == [True, False, False, False, True]
+    assert done.errors[str(files[2])] == "the device is busy"
+    assert not done.embeddings[2].any()
+    assert np.isnan(done.stages_ms[2]).all()
 
 
 @pytest.fixture

@@ -166,6 +166,7 @@ def test_every_missing_table_is_refused_by_name(table: str) -> None:
         ('sha256 = "0', 'sha256 = "g', "sha256: expected 64 hexadecimal digits"),
         ('sha256 = "00', 'sha256 = "0', "sha256: expected 64 hexadecimal digits"),
         ('file = "weights/tones.onnx"', 'file = ""', "file: expected a text"),
+        ('file = "weights/tones.onnx"', 'file = "~nosuchuser/a.onnx"', "file: cannot resolve the home folder"),
         ('file = "weights/tones.onnx"', 'file = "a.onnx"\nwheel = "a==1"', "expected either 'file', or 'wheel'"),
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgeface import Decision
+from edgeface.tools.build import _stages
 from edgeface.tools.output import print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -69,10 +71,56 @@ def test_small_numbers_keep_their_digits(capsys: pytest.CaptureFixture[str]) -> 
     assert "0.00" in out
 
 
-def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+class Terminal(io.StringIO):
+    """Standard error of somebody who watches."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_goes_to_standard_error_of_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", seen := Terminal())
     with progress_bar("photographs", 3) as update:
         for done in (1, 2, 3, 4):  # more than was announced is no error
             update(done)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "photographs" in err
+    assert capsys.readouterr().out == ""
+    assert "photographs" in seen.getvalue()
+    assert "3/3" in seen.getvalue()
+
+
+def test_progress_is_silent_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("photographs", 3) as update:
+        update(2)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_of_work_that_fails_does_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", seen := Terminal())
+
+    def work() -> None:
+        with progress_bar("photographs", 3) as update:
+            update(1)
+            raise ValueError("no good")
+
+    with pytest.raises(ValueError, match="no good"):
+        work()
+    assert "1/3" in seen.getvalue()
+    assert "3/3" not in seen.getvalue()
+
+
+def test_a_build_stage_that_fails_leaves_its_bar_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", seen := Terminal())
+
+    def work() -> None:
+        with _stages("yunet") as stage:
+            stage("calibrate", 4)(4)
+            stage("verify", 7)(2)
+            raise ValueError("no good")
+
+    with pytest.raises(ValueError, match="no good"):
+        work()
+    assert "4/4" in seen.getvalue()
+    assert "2/7" in seen.getvalue()
+    assert "7/7" not in seen.getvalue()
