@@ -250,7 +250,7 @@ class Store:
             return self._person(connection, new)
 
     def people(self) -> list[Person]:
-        """Everybody, by id."""
+        """Everybody."""
         with self.database.reading() as connection:
             return [as_person(row) for row in connection.execute(_PERSON + "ORDER BY person_id")]
 
@@ -336,7 +336,9 @@ class Store:
         return as_person(connection.execute(_PERSON + "WHERE name = ?", (name,)).fetchone())
 
     def _nobody(self, name: str) -> PersonNotFoundError:
-        return PersonNotFoundError(f"{self.path}: nobody named {name!r}; `edgeface gallery list` shows who is enrolled")
+        return PersonNotFoundError(
+            f"{self.path}: nobody named {name!r}; see `edgeface gallery list --gallery {self.path}`"
+        )
 
 
 def prune(connection: sqlite3.Connection) -> None:
