@@ -43,7 +43,6 @@ SELECT person_id, name, metadata, created_ms, updated_ms,
     (SELECT count(*) FROM templates WHERE templates.person_id = people.person_id)
 FROM people
 """
-
 _SEALED_TEMPLATES = """
 SELECT template_id, person_id, data, checksum, wrapped FROM templates LEFT JOIN person_keys USING (person_id)
 """

@@ -366,4 +366,4 @@ def test_arguments_of_a_wrong_type_are_named(gallery: Gallery, units: Draw) -> N
         gallery.add("one", row, source_hashes=7)  # type: ignore[arg-type]  # what is tested
     assert len(gallery) == 0
     gallery.add("one", row, qualities=np.array([0.5], np.float32))  # type: ignore[arg-type]  # works all the same
-    assert gallery.search(row, k=np.int64(1))[0].names == ("one",)  # type: ignore[arg-type]  # as above
+    assert gallery.search(row, k=np.int64(1))[0].names == ("one",)

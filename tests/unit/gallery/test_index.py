@@ -200,8 +200,8 @@ def test_links_that_lead_astray_are_built_again(
             struct.pack_into(form, bad, at, value)
             path.write_bytes(bytes(bad) + hashlib.sha256(bad).digest())
             assert snapshot.load(gallery._store, everything) is None, (at - start, form, value)
-        for bad in (body[:-4], body + bytes(4), body[:start], body[: start + 95]):
-            path.write_bytes(bad + hashlib.sha256(bad).digest())
+        for cut in (body[:-4], body + bytes(4), body[:start], body[: start + 95]):
+            path.write_bytes(cut + hashlib.sha256(cut).digest())
             assert snapshot.load(gallery._store, everything) is None
         assert caplog.text.count("built again") == len(changes) + 4
         path.write_bytes(body + hashlib.sha256(body).digest())
