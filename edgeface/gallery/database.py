@@ -207,7 +207,7 @@ class Database:
             # Rows are checked before they are written, so text or numbers of another kind mean damage.
             raise GalleryCorruptError(
                 f"{self.path}: the file is damaged (a row cannot be read: {type(error).__name__}); run "
-                f"`edgeface gallery check {self.path} --repair` or restore a backup"
+                f"`edgeface gallery check --gallery {self.path} --repair` or restore a backup"
             ) from error
 
 
@@ -265,7 +265,8 @@ def translate(error: sqlite3.Error, path: Path, busy_timeout_ms: int) -> Gallery
         return GalleryFormatError(f"{path}: not a gallery file (not SQLite, or its first page is damaged)")
     if "malformed" in text or "corrupt" in text:
         return GalleryCorruptError(
-            f"{path}: the file is damaged ({text}); run `edgeface gallery check {path} --repair` or restore a backup"
+            f"{path}: the file is damaged ({text}); run `edgeface gallery check --gallery {path} --repair` or "
+            "restore a backup"
         )
     if "full" in text:
         return GalleryError(f"{path}: the disk is full; free some space and try again")

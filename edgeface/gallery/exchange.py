@@ -157,7 +157,9 @@ def _open(path: Path) -> tuple[dict[str, Any], bytes]:
     except OSError as error:
         raise GalleryError(f"{path}: cannot read it: {error.strerror}") from error
     if len(content) < PREFIX.size + DIGEST_BYTES or not content.startswith(MAGIC):
-        raise GalleryFormatError(f"{path}: not a gallery export (`edgeface gallery export` writes one)")
+        raise GalleryFormatError(
+            f"{path}: not a gallery export (`edgeface gallery export FILE --gallery PATH` writes one)"
+        )
     _, version, length = PREFIX.unpack_from(content)
     if version != VERSION:
         raise GalleryFormatError(f"{path}: export version {version}, this edgeface reads {VERSION}; update edgeface")

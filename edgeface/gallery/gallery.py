@@ -12,7 +12,7 @@ from edgeface.errors import GalleryError, GalleryKeyError, InputError
 from edgeface.gallery import copies, exchange, snapshot
 from edgeface.gallery.index import Index, Searcher, machine
 from edgeface.gallery.nearest import nearest_people, similarities_to
-from edgeface.gallery.options import check_options
+from edgeface.gallery.options import check_options, whole
 from edgeface.gallery.person import Person, check_name, pack_metadata
 from edgeface.gallery.store import Store
 from edgeface.gallery.targets import checked_path, checked_target
@@ -96,7 +96,7 @@ class Gallery:
         """
         check_options(model_id, dimension, template, busy_timeout_ms, exact_up_to)
         store = Store(
-            Path(path),
+            checked_path("Gallery.open", path),
             model_id=model_id,
             dimension=dimension,
             encoding=template,
@@ -230,7 +230,7 @@ class Gallery:
             GalleryCorruptError: a template that another process wrote is damaged.
         """
         rows = check_rows("Gallery.search", probes, self.dimension)
-        if not isinstance(k, int) or not 1 <= k <= 1_000_000:
+        if not whole(k, 1, 1_000_000):
             raise InputError(f"Gallery.search: k: expected 1 or more, got {k!r}")
         found = nearest_people(self._sync(), rows, self._store.codec.probes(rows) if len(rows) else rows, k)
         names = self._store.names(sorted({int(one) for ids, _ in found for one in ids}))

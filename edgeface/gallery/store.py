@@ -43,7 +43,6 @@ SELECT person_id, name, metadata, created_ms, updated_ms,
     (SELECT count(*) FROM templates WHERE templates.person_id = people.person_id)
 FROM people
 """
-
 _SEALED_TEMPLATES = """
 SELECT template_id, person_id, data, checksum, wrapped FROM templates LEFT JOIN person_keys USING (person_id)
 """
@@ -250,7 +249,7 @@ class Store:
             return self._person(connection, new)
 
     def people(self) -> list[Person]:
-        """Everybody, by id."""
+        """Everybody."""
         with self.database.reading() as connection:
             return [as_person(row) for row in connection.execute(_PERSON + "ORDER BY person_id")]
 
@@ -342,7 +341,9 @@ class Store:
         return as_person(connection.execute(_PERSON + "WHERE name = ?", (name,)).fetchone())
 
     def _nobody(self, name: str) -> PersonNotFoundError:
-        return PersonNotFoundError(f"{self.path}: nobody named {name!r}; `edgeface gallery list` shows who is enrolled")
+        return PersonNotFoundError(
+            f"{self.path}: nobody named {name!r}; see `edgeface gallery list --gallery {self.path}`"
+        )
 
 
 def prune(connection: sqlite3.Connection) -> None:

@@ -32,7 +32,8 @@ LEAST_FIDELITY = 0.99
 def default_scale(dimension: int) -> float:
     """The int8 step for embeddings of this length.
 
-    0.5 / 127 at 128 components and above: the largest component of 7,701 SFace embeddings of LFW was 0.435.
+    0.5 / 127 at 128 components and above: the largest component of the SFace embeddings of 7,701 LFW photographs was
+    0.435, measured with the prototype.
     Shorter vectors have larger components, in proportion to 1 / sqrt(dimension).
     """
     return min(1.0, 0.5 * max(1.0, math.sqrt(128 / dimension))) / 127
@@ -128,7 +129,6 @@ def check_stored(template_id: int, person_id: int, data: bytes, stored: int, siz
     """Refuse a template that is not what was written. Raises GalleryCorruptError."""
     if len(data) != size or checksum(template_id, person_id, data) != stored:
         raise GalleryCorruptError(
-            f"template {template_id} of person {person_id} is damaged; `edgeface gallery check FILE "
-            f"--repair` removes "
-            "damaged templates and says whom to enrol again"
+            f"template {template_id} of person {person_id} is damaged; `edgeface gallery check --gallery PATH "
+            "--repair` removes damaged templates and says whom to enrol again"
         )

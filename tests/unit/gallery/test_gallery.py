@@ -336,3 +336,34 @@ def test_any_sequence_of_changes_agrees_with_a_dictionary(tmp_path: Path, steps:
         assert {one.name: one.templates for one in gallery.people()} == {n: len(r) for n, r in model.items()}
     with Gallery.open(path, model_id="m", dimension=16) as gallery:
         assert {one.name: one.templates for one in gallery.people()} == {n: len(r) for n, r in model.items()}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"busy_timeout_ms": "x"}, {"busy_timeout_ms": True}, {"busy_timeout_ms": 1.5}, {"busy_timeout_ms": None},
+        {"exact_up_to": "x"}, {"exact_up_to": -1}, {"exact_up_to": True}, {"dimension": True}, {"dimension": "128"},
+    ],
+)  # fmt: skip
+def test_options_of_a_wrong_type_are_named(path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        Gallery.open(path, **{"model_id": "m", "dimension": 128, **options})
+    for wrong in ("", "a\0b", 3):
+        with pytest.raises(InputError, match="path"):
+            Gallery.open(wrong, model_id="m", dimension=128)  # type: ignore[arg-type]  # what is tested
+    assert list(path.parent.iterdir()) == []
+
+
+def test_arguments_of_a_wrong_type_are_named(gallery: Gallery, units: Draw) -> None:
+    row = units(1)[0]
+    for k in (True, "3", 2.0, None):
+        with pytest.raises(InputError, match="k: expected"):
+            gallery.search(row, k=k)  # type: ignore[arg-type]  # what is tested
+    for qualities in (["x"], [None], [True], ["1"], 0.5, {"a": 1.0}, b"1"):
+        with pytest.raises(InputError, match="qualities"):
+            gallery.add("one", row, qualities=qualities)  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(InputError, match="source_hashes"):
+        gallery.add("one", row, source_hashes=7)  # type: ignore[arg-type]  # what is tested
+    assert len(gallery) == 0
+    gallery.add("one", row, qualities=np.array([0.5], np.float32))  # type: ignore[arg-type]  # works all the same
+    assert gallery.search(row, k=np.int64(1))[0].names == ("one",)
