@@ -64,7 +64,7 @@ class Database:
         with self._said():
             self._writer = self._connect()
         try:
-            with self._said():
+            with self._said(), self._decoded():
                 self._prepare(model)
                 self._reader = self._connect()
             # At every opening, not only the first: whoever created the file may have failed before this.
@@ -136,14 +136,14 @@ class Database:
         """The rows of one SELECT, which is a transaction of its own."""
         with self._reader_lock:
             self._check_usable()
-            with self._said():
+            with self._said(), self._decoded():
                 return self._reader.execute(statement, values).fetchall()
 
     def data_version(self) -> int:
         """A number that differs after any other connection, in this or another process, has committed."""
         with self._reader_lock:
             self._check_usable()
-            with self._said():
+            with self._said(), self._decoded():
                 return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
 
     def forget_deleted(self) -> bool:
@@ -197,18 +197,23 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise translate(error, self.path, self._busy_timeout_ms) from error
+        except UnicodeDecodeError as error:  # sqlite3's own, where SQLite's message quotes a damaged name
+            raise self._damaged(error) from error
 
     @contextmanager
     def _decoded(self) -> Iterator[None]:
         """Around what makes values of rows, and nothing else: elsewhere the same errors are mistakes in a program."""
         try:
             yield
-        except (UnicodeDecodeError, json.JSONDecodeError, OverflowError, TypeError) as error:
+        except (json.JSONDecodeError, OverflowError, TypeError) as error:
             # Rows are checked before they are written, so text or numbers of another kind mean damage.
-            raise GalleryCorruptError(
-                f"{self.path}: the file is damaged (a row cannot be read: {type(error).__name__}); run "
-                f"`edgeface gallery check --gallery {self.path} --repair` or restore a backup"
-            ) from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> GalleryCorruptError:
+        return GalleryCorruptError(
+            f"{self.path}: the file is damaged (a row cannot be read: {type(error).__name__}); run "
+            f"`edgeface gallery check --gallery {self.path} --repair` or restore a backup"
+        )
 
 
 def _set_up(connection: sqlite3.Connection) -> None:
