@@ -34,16 +34,13 @@ log = logging.getLogger(__name__)
 class Gallery:
     """An on-device gallery: one SQLite file, searched in memory; open one with `Gallery.open`.
 
-    Every method is safe from several threads; several processes may have the
-    same file open, and a change made by one is seen by the next search of every other.
+    Every method is safe from several threads; a change made by any process is seen by the next search of every other.
     """
 
     def __init__(self, store: Store, *, exact_up_to: int | None, progress: Callable[[int, int], None] | None) -> None:
-        """For `Gallery.open`."""
         self._store = store
         self._lock = threading.Lock()
-        self._version = -1
-        self._seq = 0
+        self._version, self._seq = -1, 0
         # What was learnt about the scan's speed holds for this processor only.
         self._limit_setting = f"exact_up_to {machine()}"
         learnt = store.setting(self._limit_setting)
@@ -77,14 +74,11 @@ class Gallery:
             model_id: the embedder's; None opens an existing file whatever its model, for tools that list or move.
             dimension: length of an embedding, 2 to 16384.
             template: how a new file stores templates: ``int8`` (one byte a component) or ``float32``.
-                An existing file keeps its own.
             busy_timeout_ms: how long to wait for another writer.
             exact_up_to: search by the exact scan up to this many templates, above by a graph with recall@1 of 0.999
-                (hnswlib). None: the scan as long as it was measured to be the faster one on this machine.
-            progress: called as progress(done, total) by the thread that builds the graph, while searches are
-                answered by the exact scan.
-            key: a function that returns the 32 bytes of the gallery's key, such as `key_from_file(path)`: templates
-                are then encrypted on disk. Once for a new file, and the same key at every later opening.
+                (hnswlib). None: the scan as long as it is measured to be faster on this machine.
+            progress: called as progress(done, total) by the thread that builds the graph, while the scan answers.
+            key: returns the 32 bytes of the gallery's key, as `key_from_file(path)` does; templates are then encrypted.
 
         Raises:
             GalleryMismatchError: the file holds templates of another model or size.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgeface.gallery.store import Change
+    from edgeface.gallery.change import Change
     from edgeface.gallery.vectors import Codec
 
     IntArray = npt.NDArray[np.int64]

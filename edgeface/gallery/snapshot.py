@@ -21,9 +21,10 @@ from edgeface.home import write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgeface.gallery.change import Change
     from edgeface.gallery.graphs import Graph
     from edgeface.gallery.index import Dump
-    from edgeface.gallery.store import Change, Store
+    from edgeface.gallery.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 import numpy as np
@@ -17,6 +16,7 @@ from edgeface.errors import (
     PersonNotFoundError,
 )
 from edgeface.gallery import schema
+from edgeface.gallery.change import Block, Change
 from edgeface.gallery.database import Database
 from edgeface.gallery.person import Person, as_person
 from edgeface.gallery.vault import OVERHEAD_BYTES, Vault, unlock
@@ -46,32 +46,6 @@ FROM people
 _SEALED_TEMPLATES = """
 SELECT template_id, person_id, data, checksum, wrapped FROM templates LEFT JOIN person_keys USING (person_id)
 """
-
-
-class Block(NamedTuple):
-    """Templates column by column: n ids, owners, checksums, and components (n, d)."""
-
-    template_ids: IntArray
-    person_ids: IntArray
-    checksums: npt.NDArray[np.uint32]
-    rows: RowArray
-
-
-@dataclass(frozen=True)
-class Change:
-    """What happened to the templates after a sequence number.
-
-    Attributes:
-        seq: the last change included.
-        reset: everything known before is void; `added` are all templates there are.
-        added: templates, ids rising.
-        removed: template ids.
-    """
-
-    seq: int
-    reset: bool
-    added: Block
-    removed: IntArray
 
 
 class Store:
