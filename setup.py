@@ -55,7 +55,7 @@ def hnsw_extensions() -> list[Extension]:
 
 
 setup(
-    ext_modules=cythonize([NATIVE, *hnsw_extensions()]),  # type: ignore[no-untyped-call]  # Cython gives no hints
+    ext_modules=cythonize([NATIVE, *hnsw_extensions()]),
     # Also beside the sources: Python started in this folder finds ./edgeface before the installed package.
     options={"build_ext": {"inplace": True}},
     packages=list(PACKAGES),
