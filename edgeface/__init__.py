@@ -13,9 +13,10 @@ from edgeface.align import align_faces
 from edgeface.detect import Detector
 from edgeface.embed import Embedder
 from edgeface.gallery import Gallery, Person
+from edgeface.liveness import LivenessDetector
 from edgeface.recognizer import FaceRecognizer
 from edgeface.runtime import Engine, load_engine
-from edgeface.types import Decision, Faces, Matches, Recognition, Verification
+from edgeface.types import Decision, Faces, Liveness, Matches, Recognition, Verification
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,8 @@ __all__ = [
     "FaceRecognizer",
     "Faces",
     "Gallery",
+    "Liveness",
+    "LivenessDetector",
     "Matches",
     "Person",
     "Recognition",

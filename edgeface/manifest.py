@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from edgeface.errors import ModelIntegrityError, ModelNotFoundError, RecipeError
+from edgeface.pad import LivenessSpec, parse_liveness
 from edgeface.tables import Reader
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 FORMAT = "edgeface-engine"
 VERSION = 1
 
-Kind = Literal["detector", "embedder"]
+Kind = Literal["detector", "embedder", "liveness"]
+KINDS = ("detector", "embedder", "liveness")
+#: The one output of the kinds that have a fixed input size; the outputs of a detector follow from its head.
+NEEDS = {"embedder": ("an embedder", "embedding"), "liveness": ("a liveness model", "scores")}
 Precision = Literal["fp32", "fp16", "mixed", "int8"]
 
 #: Five points of a 112x112 crop in which faces stand for ArcFace-style embedders, (x, y) in pixels: eyes, nose
@@ -106,7 +110,7 @@ class Manifest:
         model_id: names network, weights and precision; templates of different ids are never compared.
         file: name of the model file, in the manifest's folder.
         sha256, size: checksum and length in bytes of that file.
-        kind: ``detector`` or ``embedder``.
+        kind: ``detector``, ``embedder`` or ``liveness``.
         precision: what the file computes in.
         runtime: ``onnxruntime``, ``tensorrt`` or ``tensorrt-rtx``: what can run the file.
         licence, source: of the weights, for people to read.
@@ -114,12 +118,13 @@ class Manifest:
         max_batch: the largest batch; None is any.
         preprocessing: see there.
         outputs: names of the network's outputs by meaning; a detector's are ``cls_8``, ``obj_8``, ``bbox_8``,
-            ``kps_8`` and so on per stride, an embedder's ``embedding``.
-        head: the meaning of a detector's outputs, such as ``yunet``; empty for an embedder.
-        dimension: length of an embedding; 0 for a detector.
-        template: five points of the aligned crop as (x, y) pixels; empty for a detector.
+            ``kps_8`` and so on per stride, an embedder's ``embedding``, a liveness model's ``scores``.
+        head: the meaning of a detector's outputs, such as ``yunet``; empty for the others.
+        dimension: length of an embedding; 0 for the others.
+        template: five points of the aligned crop as (x, y) pixels; empty but for an embedder.
         thresholds: measured operating points, or None.
         recognizability: an embedder's centre of unrecognisable faces, or None.
+        liveness: how a liveness model is fed and read; None for the others.
         build: what `edgeface build` adds: versions, hashes, accuracy, timings. Readers ignore what they do not know.
     """
 
@@ -143,6 +148,7 @@ class Manifest:
     template: tuple[tuple[float, float], ...] = ()
     thresholds: Thresholds | None = None
     recognizability: Recognizability | None = None
+    liveness: LivenessSpec | None = None
     build: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -189,7 +195,8 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
             "rebuild the engine or update edgeface"
         )
     read = Reader(document, where)
-    kind = read.choice("kind", ("detector", "embedder"))
+    kind = read.choice("kind", KINDS)
+    embedder = kind == "embedder"
     size = document.get("input_size")
     manifest = Manifest(
         name=read.text("name"),
@@ -207,19 +214,23 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
         max_batch=None if document.get("max_batch") is None else read.integer("max_batch", low=1, high=1 << 16),
         preprocessing=parse_preprocessing(read.table("preprocessing")),
         outputs=read.strings("outputs"),
-        head=read.text("head", empty=kind == "embedder"),
-        dimension=read.integer("dimension", low=0 if kind == "detector" else 2, high=1 << 14),
-        template=read.points("template", 0 if kind == "detector" else 5),
+        head=read.text("head", empty=kind != "detector"),
+        dimension=read.integer("dimension", low=2 if embedder else 0, high=1 << 14),
+        template=read.points("template", 5 if embedder else 0),
         thresholds=None
         if document.get("thresholds") is None
         else parse_thresholds(read.table("thresholds")),
         recognizability=None
         if document.get("recognizability") is None
         else parse_recognizability(read.table("recognizability"), read.integer("dimension", low=2, high=1 << 14)),
+        liveness=None if document.get("liveness") is None else parse_liveness(read.table("liveness")),
         build=read.table("build").document if "build" in document else {},
     )
-    if kind == "embedder" and (manifest.input_size is None or "embedding" not in manifest.outputs):
-        raise RecipeError(f"{where}: an embedder needs a fixed input_size and an output named 'embedding'")
+    who, needed = NEEDS.get(kind, ("", None))
+    if needed is not None and (manifest.input_size is None or needed not in manifest.outputs):
+        raise RecipeError(f"{where}: {who} needs a fixed input_size and an output named {needed!r}")
+    if (manifest.liveness is None) == (kind == "liveness"):
+        raise RecipeError(f"{where}: expected a table 'liveness' for the kind liveness and for no other, got {kind!r}")
     return manifest
 
 

@@ -14,9 +14,11 @@ from edgeface.embed import Embedder
 from edgeface.enrolment import EnrolmentLimits, check_agreement, check_view, refuse
 from edgeface.errors import ConfigurationError, EnrolmentError, InputError
 from edgeface.gallery import Gallery, check_name
+from edgeface.liveness import LivenessDetector
 from edgeface.overlap import overlapped
 from edgeface.policy import Policy, make_policy
 from edgeface.quality import Quality
+from edgeface.runtime.choice import is_file
 from edgeface.runtime.stage import Stage
 from edgeface.types import Decision, Recognition, Verification
 
@@ -40,11 +42,21 @@ class FaceRecognizer:
     closes only what `open` made.
 
     Attributes:
-        detector, embedder, gallery, policy: the parts, for callers who need one step alone.
-        runtimes: what `open` chose to run ``detector`` and ``embedder`` on, each a `Choice` with its reason.
+        detector, embedder, gallery, policy, liveness: the parts, for callers who need one step alone; the last is None
+            where no liveness model was given.
+        runtimes: what `open` chose to run ``detector``, ``embedder`` and ``liveness`` on, each a `Choice` with its
+            reason.
     """
 
-    def __init__(self, detector: Detector, embedder: Embedder, gallery: Gallery, policy: Policy) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        embedder: Embedder,
+        gallery: Gallery,
+        policy: Policy,
+        *,
+        liveness: LivenessDetector | None = None,
+    ) -> None:
         if gallery.model_id != embedder.model_id:
             raise ConfigurationError(
                 f"the gallery holds templates of {gallery.model_id}, the embedder makes those of {embedder.model_id}"
@@ -52,6 +64,7 @@ class FaceRecognizer:
         self.detector = detector
         self.embedder = embedder
         self.gallery = gallery
+        self.liveness = liveness
         self.runtimes: Mapping[str, Choice] = {}
         self._policy = (-1, policy)  # and the number of people that it was made for
         self._margin: float | None = None
@@ -84,6 +97,7 @@ class FaceRecognizer:
         *,
         detector: str | os.PathLike[str] = "yunet",
         embedder: str | os.PathLike[str] = "sface",
+        liveness: str | os.PathLike[str] | None = None,
         precision: str = "fp32",
         runtime: str = "auto",
         fmr: float | None = None,
@@ -99,6 +113,8 @@ class FaceRecognizer:
         Args:
             gallery: path of the gallery file.
             detector, embedder: a recipe's name, or the path of a model file with its manifest beside it.
+            liveness: your own liveness model, by its recipe's name or file; edgeface ships none. By name it runs in
+                float32 on onnxruntime, whatever `precision` and `runtime` say.
             precision: of models given by name: ``fp32`` as fetched, or another that `edgeface build` made.
             runtime: ``auto`` takes TensorRT where an engine of that model and precision is there and runs, otherwise
                 onnxruntime, and logs a warning where the engine is there but cannot run; ``tensorrt`` and
@@ -119,15 +135,20 @@ class FaceRecognizer:
         """
         with ExitStack() as owned:
             models = {"detector": detector, "embedder": embedder}
-            options = {"precision": precision, "runtime": runtime, "threads": threads}
+            shared: dict[str, Any] = {"precision": precision, "runtime": runtime, "threads": threads}
+            options = dict.fromkeys(models, shared)
+            if liveness is not None:
+                models["liveness"] = liveness
+                options["liveness"] = {"runtime": "auto" if is_file(liveness) else "onnxruntime", "threads": threads}
             stage = Stage(models, options, owned)
             detecting, embedding = stage.engines["detector"], stage.engines["embedder"]
             policy = make_policy(embedding.manifest, fmr=fmr, fpir=fpir, threshold=threshold, margin=margin)
             embed = Embedder(embedding)
+            alive = None if liveness is None else LivenessDetector(stage.engines["liveness"])
             people = owned.enter_context(
                 Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension, key=key)
             )
-            made = cls(Detector(detecting, max_side_px=max_side_px), embed, people, policy)
+            made = cls(Detector(detecting, max_side_px=max_side_px), embed, people, policy, liveness=alive)
             made.runtimes = stage.runtimes
             made._reload = stage.reload
             made._margin = margin
@@ -155,7 +176,8 @@ class FaceRecognizer:
 
         Args:
             frame: (H, W, 3) uint8 BGR, sides of 32 to 8192 px.
-            stages_ms: receives the milliseconds of ``detect``, ``align``, ``embed`` and ``search``.
+            stages_ms: receives the milliseconds of ``detect``, ``align``, ``embed``, ``search`` and, with a liveness
+                model, ``liveness``.
 
         Returns:
             One `Recognition` a face, best detection score first; no face is an empty list.
@@ -197,6 +219,11 @@ class FaceRecognizer:
         watch.lap("embed")
         found = self.gallery.search(embeddings, k=NEAREST_PEOPLE)
         policy, results = self.policy, []
+        watch.lap("search")
+        live: FloatArray | None = None
+        if self.liveness is not None:
+            live = self.liveness.scores(frame, faces.boxes)
+            watch.lap("liveness")
         for index, matches in enumerate(found):
             decision = policy.decide(matches)
             named = decision is Decision.MATCH
@@ -211,9 +238,10 @@ class FaceRecognizer:
                     score=float(faces.scores[index]),
                     landmarks=faces.landmarks[index],
                     matches=matches,
+                    liveness=None if self.liveness is None or live is None else self.liveness.decide(live[index]),
+                    liveness_score=None if live is None else float(live[index]),
                 )
             )
-        watch.lap("search")
         return results
 
     def enroll(

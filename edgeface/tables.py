@@ -93,6 +93,12 @@ class Reader:
             raise self._fail(key, "a table of texts")
         return dict(value)
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.document.get(key)
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) and v for v in value):
+            raise self._fail(key, "a list of texts")
+        return tuple(value)
+
     def table(self, key: str) -> Reader:
         return Reader(self.document.get(key), f"{self.where}.{key}")
 

@@ -35,6 +35,17 @@ class Decision(str, Enum):
         return str(self.value)
 
 
+class Liveness(str, Enum):
+    """What a presentation attack detection model says about one face. Members compare equal to their strings."""
+
+    LIVE = "live"  #: a bona fide presentation: the score reaches the model's `live_from`
+    SPOOF = "spoof"  #: an attack presentation, such as a print or a screen: the score is below `spoof_below`
+    UNSURE = "unsure"  #: neither, or too little was seen: not to be admitted
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
 def _hold(owner: object, field: str, shape: tuple[int | None, ...], dtype: type[np.generic]) -> int:
     """Replace an array field by a read-only array of `dtype`; return the length of its first axis."""
     given: Any = getattr(owner, field)
@@ -165,6 +176,9 @@ class Recognition:
         score: the detector's confidence, 0 to 1.
         landmarks: (5, 2) float32, as in `Faces`.
         matches: the nearest people, for callers who decide for themselves.
+        liveness: what the liveness model says of this one view, None without such a model. The name stands whatever
+            it says: whoever opens a door asks for both.
+        liveness_score: the model's score behind it, 0 to 1, high for live; None without a model.
     """
 
     name: str | None
@@ -176,6 +190,8 @@ class Recognition:
     score: float
     landmarks: FloatArray
     matches: Matches
+    liveness: Liveness | None = None
+    liveness_score: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "decision", Decision(self.decision))

@@ -19,7 +19,7 @@ from edgeface.engines.plan import grow, sensitivities
 from edgeface.engines.prepare import prepare
 from edgeface.engines.quantize import Quantized, quantize
 from edgeface.engines.store import Artefact, make_manifest, store
-from edgeface.errors import GateError
+from edgeface.errors import BuildError, GateError
 from edgeface.home import home, model_path
 from edgeface.manifest import read_manifest
 from edgeface.runtime.onnxrt import OnnxRuntimeEngine
@@ -101,6 +101,11 @@ def build(recipe: Recipe, options: Options, *, detector: Detector | None = None,
         BuildError: pictures, model or machine do not allow it. InputError: unreadable pictures.
         ModelError: the float32 model is absent, damaged or not what the recipe says.
     """
+    if recipe.kind == "liveness":
+        raise BuildError(
+            f"{recipe.name}: a liveness model is not quantised: only attacks of your own could prove that INT8 keeps "
+            f"its error rates; use it as `edgeface models fetch {recipe.path}` stores it, in float32"
+        )
     clock = _Clock(stage)
     source = model_path(recipe.name)
     fp32 = models.load_stored(recipe)

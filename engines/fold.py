@@ -127,6 +127,14 @@ def _check_against(model: onnx.ModelProto, recipe: Recipe) -> None:
         if len(dims) != 2 or dims[1].dim_value not in (0, recipe.dimension):
             got = [dim.dim_value for dim in dims]
             raise ModelError(f"{recipe.name}: expected an output of shape (N, {recipe.dimension}), the file has {got}")
+    if recipe.liveness is not None:
+        columns = recipe.liveness.columns
+        got = [dim.dim_value for dim in outputs[recipe.outputs["scores"]].type.tensor_type.shape.dim]
+        if not (got[1:] in ([columns], [0]) or (columns == 1 and len(got) == 1)):
+            raise ModelError(
+                f"{recipe.name}: expected scores of shape (N, {columns}): {recipe.liveness.meaning} of "
+                f"{', '.join(recipe.liveness.classes)}; the file has {got}"
+            )
     try:
         onnx.checker.check_model(model)
         onnx.shape_inference.infer_shapes(model, strict_mode=True)

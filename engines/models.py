@@ -173,6 +173,7 @@ def _manifest(recipe: Recipe, sha256: str, size: int) -> Manifest:
         template=recipe.template,
         thresholds=recipe.thresholds,
         recognizability=recipe.recognizability,
+        liveness=recipe.liveness,
         build={"source_sha256": source.sha256},
     )
 

@@ -13,6 +13,8 @@ from edgeface.engines.limits import Limits, parse_limits
 from edgeface.errors import RecipeError
 from edgeface.manifest import (
     ARCFACE_112,
+    KINDS,
+    NEEDS,
     Kind,
     Preprocessing,
     Recognizability,
@@ -21,6 +23,7 @@ from edgeface.manifest import (
     parse_recognizability,
     parse_thresholds,
 )
+from edgeface.pad import KEYS, LivenessSpec, parse_liveness
 from edgeface.tables import Reader
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ VERSION = 1
 HEADS = ("yunet", "scrfd")
 TABLES = {"source", "input", "output", "thresholds", "recognizability", "limits", "build", "card"}
 TOP_LEVEL = {"format", "version", "name", "kind", "licence", *TABLES}
+#: A liveness model has its thresholds in its own table, and is neither compared nor quantised.
+LIVENESS_TOP_LEVEL = (TOP_LEVEL | {"liveness"}) - {"thresholds", "recognizability", "limits", "build"}
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Recipe:
     template: tuple[tuple[float, float], ...]
     thresholds: Thresholds | None
     recognizability: Recognizability | None
+    liveness: LivenessSpec | None
     limits: Limits
     keep_float: tuple[str, ...]
     card: Mapping[str, Any]
@@ -119,7 +125,7 @@ def parse_recipe(text: str, path: Path) -> Recipe:
     except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, and numbers of thousands of digits
         raise RecipeError(f"{path}: not TOML: {error}") from error
     read = Reader(document, str(path))
-    read.only(TOP_LEVEL)
+    read.only(LIVENESS_TOP_LEVEL if document.get("kind") == "liveness" else TOP_LEVEL)
     version = document.get("version")
     if document.get("format") != FORMAT or version is True or version != VERSION:
         raise RecipeError(
@@ -129,18 +135,19 @@ def parse_recipe(text: str, path: Path) -> Recipe:
     name = read.file_name("name")
     if not all(c.isalnum() or c in "-_" for c in name) or not name.isascii():
         raise RecipeError(f"{path}: name: expected letters, digits, '-' and '_', got {name!r}")
-    kind = cast("Kind", read.choice("kind", ("detector", "embedder")))
+    kind = cast("Kind", read.choice("kind", KINDS))
     given = read.table("input")
     given.only({"name", "size", "batch", "color", "mean", "std"})
     size = None if given.document.get("size") == "any" else given.size("size")
     batch = None if given.document.get("batch", "any") == "any" else given.integer("batch", low=1, high=1 << 16)
     output = read.table("output")
     embedder = kind == "embedder"
-    if embedder:
-        output.only({"embedding", "dimension", "template"})
-        outputs = {"embedding": output.text("embedding")}
+    if kind in NEEDS:
+        who, needed = NEEDS[kind]
+        output.only({needed, "dimension", "template"} if embedder else {needed})
+        outputs = {needed: output.text(needed)}
         if size is None:
-            raise RecipeError(f"{path}: input.size: an embedder needs a fixed size such as [112, 112], got 'any'")
+            raise RecipeError(f"{path}: input.size: {who} needs a fixed size such as [112, 112], got 'any'")
     else:
         output.only({"head", "names"})
         outputs = output.strings("names")
@@ -157,7 +164,7 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         max_batch=batch,
         preprocessing=parse_preprocessing(given),
         outputs=outputs,
-        head="" if embedder else output.choice("head", HEADS),
+        head=output.choice("head", HEADS) if kind == "detector" else "",
         dimension=output.integer("dimension", low=2, high=1 << 14) if embedder else 0,
         template=_template(output, size) if embedder and size else (),
         thresholds=parse_thresholds(read.table("thresholds")) if "thresholds" in document else None,
@@ -166,6 +173,7 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         )
         if "recognizability" in document
         else None,
+        liveness=_liveness(read.table("liveness")) if kind == "liveness" else None,
         limits=parse_limits(read.table("limits") if "limits" in document else None, kind),
         keep_float=_keep_float(read),
         card=card.document,
@@ -189,6 +197,11 @@ def _source(read: Reader, folder: Path) -> Source:
     if not equals or not all(part and part[0].isalnum() and set(part) <= _WHEEL for part in (name, version)):
         raise RecipeError(f"{read.where}: wheel: expected 'name==version', got {wheel!r}")
     return Source(wheel, read.text("member"), None, read.sha256("sha256"), size)
+
+
+def _liveness(read: Reader) -> LivenessSpec:
+    read.only(KEYS)
+    return parse_liveness(read)
 
 
 _WHEEL = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+")

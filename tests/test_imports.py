@@ -18,9 +18,9 @@ ROOT = Path(__file__).parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "overlap"),
     ("types",),
-    ("home", "photos", "tables", "manifest", "frames", "pose"),
+    ("home", "photos", "tables", "pad", "manifest", "frames", "pose"),
     ("kernels", "runtime", "policy", "quality"),
-    ("detect", "align", "embed", "gallery"),
+    ("detect", "align", "embed", "liveness", "gallery"),
     ("enrolment",),
     ("recognizer",),
     ("video",),

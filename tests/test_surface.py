@@ -9,8 +9,8 @@ from enum import Enum
 import edgeface
 
 NAMES = [
-    "Decision", "Detector", "Embedder", "Engine", "FaceRecognizer", "Faces", "Gallery", "Matches", "Person",
-    "Recognition", "Verification", "align_faces", "errors", "load_engine",
+    "Decision", "Detector", "Embedder", "Engine", "FaceRecognizer", "Faces", "Gallery", "Liveness",
+    "LivenessDetector", "Matches", "Person", "Recognition", "Verification", "align_faces", "errors", "load_engine",
 ]  # fmt: skip
 
 SIGNATURES = """
@@ -24,11 +24,11 @@ Embedder.prepare(self, frame, landmarks)
 Embedder.run(self, tensor)
 Engine.close(self)
 Engine.run(self, tensor)
-FaceRecognizer(detector, embedder, gallery, policy)
+FaceRecognizer(detector, embedder, gallery, policy, *, liveness=None)
 FaceRecognizer.close(self)
 FaceRecognizer.enroll(self, name, photos, *, limits=None, force=False)
-FaceRecognizer.open(gallery, *, detector='yunet', embedder='sface', precision='fp32', runtime='auto', fmr=None,
-    fpir=None, threshold=None, margin=None, max_side_px=640, threads=None, key=None)
+FaceRecognizer.open(gallery, *, detector='yunet', embedder='sface', liveness=None, precision='fp32', runtime='auto',
+    fmr=None, fpir=None, threshold=None, margin=None, max_side_px=640, threads=None, key=None)
 FaceRecognizer.policy
 FaceRecognizer.recognize(self, frame, *, stages_ms=None)
 FaceRecognizer.recognize_each(self, frames)
@@ -60,10 +60,14 @@ Gallery.similarities(self, name, probes)
 Gallery.stats(self)
 Gallery.template
 Gallery.wait_for_index(self, timeout_s=None)
+LivenessDetector(engine)
+LivenessDetector.decide(self, score)
+LivenessDetector.scores(self, frame, boxes, *, pixel_format='bgr')
 Matches(person_ids, names, similarities)
 Matches.margin
 Person(person_id, name, templates, metadata, created, updated)
-Recognition(name, person_id, decision, similarity, margin, box, score, landmarks, matches)
+Recognition(name, person_id, decision, similarity, margin, box, score, landmarks, matches,
+    liveness=None, liveness_score=None)
 Verification(match, similarity, threshold, fmr)
 align_faces(frame, landmarks, *, size_px=112, pixel_format='bgr')
 load_engine(path, *, threads=None, workers=1, memory='auto')

@@ -104,10 +104,10 @@ def _one(recipe: Recipe, options: Options) -> Built:
     from edgeface.engines.recipe import load_recipe
     from edgeface.tools.models import ensure_models
 
-    needed = [recipe] if recipe.kind == "detector" else [recipe, load_recipe("yunet")]
+    needed = [recipe, load_recipe("yunet")] if recipe.kind == "embedder" else [recipe]
     paths = ensure_models(needed)
     with _stages(recipe.name) as stage:
-        if recipe.kind == "detector":
+        if recipe.kind != "embedder":
             return build(recipe, replace(options), stage=stage)
         with load_engine(paths[1]) as engine:
             return build(recipe, options, detector=Detector(engine), stage=stage)

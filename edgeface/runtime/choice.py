@@ -69,8 +69,9 @@ def choose(
         raise InputError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}")
     if isinstance(model, str) and not model.strip():
         raise InputError(f"model: expected a recipe's name or the path of a model file, got {model!r}")
-    if not isinstance(model, str) or "/" in model or "." in model:
+    if is_file(model):
         return _given(model, runtime, threads)
+    assert isinstance(model, str)
     engine_file = engine_path(model, precision)
     if runtime == "tensorrt":
         return load_engine(_present(engine_file, model, precision, "tensorrt")), Choice(
@@ -92,6 +93,11 @@ def choose(
             logger.log(level, "%s runs on the CPU: %s", model, reason)
     path = _present(model_path(model, precision), model, precision, "onnxruntime")
     return load_engine(path, threads=threads), Choice("onnxruntime", reason, path)
+
+
+def is_file(model: str | os.PathLike[str]) -> bool:
+    """Whether a model is given by its file, not by a recipe's name."""
+    return not isinstance(model, str) or "/" in model or "." in model
 
 
 def _given(model: str | os.PathLike[str], runtime: str, threads: int | None) -> tuple[Engine, Choice]:
@@ -118,7 +124,7 @@ def _present(path: Path, model: str, precision: str, runtime: str) -> Path:
     if runtime == "tensorrt":
         mend = _build(model, precision)
     elif precision == "fp32":
-        mend = f"edgeface models fetch {model}"
+        mend = f"edgeface models fetch {model}`, or for a model of your own `edgeface models fetch RECIPE_FILE"
     else:
         mend = f"edgeface build {model} --precision {precision} --calibration FOLDER"
     raise ModelNotFoundError(f"{path}: model {model!r} at precision {precision!r} is not there; run `{mend}`")

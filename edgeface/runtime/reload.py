@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgeface.types import FloatArray
 
 #: What callers have read from the manifest before they run, so that it must not change between the two.
-FIXED = ("kind", "head", "input_size", "preprocessing", "dimension", "template")
+FIXED = ("kind", "head", "input_size", "preprocessing", "dimension", "template", "liveness")
 
 
 class ReloadableEngine:
@@ -96,7 +96,7 @@ def check_exchange(old: Manifest, new: Manifest) -> None:
                 f"is {after!r}; close the recogniser and open it with the new model"
             )
     smaller = new.max_batch is not None and (old.max_batch is None or new.max_batch < old.max_batch)
-    if old.kind == "embedder" and smaller:
+    if old.kind != "detector" and smaller:  # a detector gets one frame at a time
         raise EngineIncompatibleError(
             f"{new.name}: cannot take the place of {old.name} in a running recogniser: its largest batch is "
             f"{new.max_batch}, that of the old one {old.max_batch or 'any'}"

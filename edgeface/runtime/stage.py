@@ -22,7 +22,7 @@ class Stage:
 
     Args:
         models: by the role that they play, a recipe's name or a model file each.
-        options: of `choose`, for all.
+        options: of `choose`, by role.
         owned: closes the engines.
 
     Attributes:
@@ -31,7 +31,10 @@ class Stage:
     """
 
     def __init__(
-        self, models: Mapping[str, str | os.PathLike[str]], options: Mapping[str, Any], owned: ExitStack
+        self,
+        models: Mapping[str, str | os.PathLike[str]],
+        options: Mapping[str, Mapping[str, Any]],
+        owned: ExitStack,
     ) -> None:
         self._models = dict(models)
         self._options = dict(options)
@@ -39,7 +42,7 @@ class Stage:
         self.engines: dict[str, ReloadableEngine] = {}
         self.runtimes: dict[str, Choice] = {}
         for role, model in self._models.items():
-            engine, self.runtimes[role] = choose(model, **self._options)
+            engine, self.runtimes[role] = choose(model, **self._options[role])
             self.engines[role] = owned.enter_context(ReloadableEngine(engine))
 
     def reload(self) -> None:
@@ -51,7 +54,7 @@ class Stage:
                     held.current.close()
             loaded: dict[str, tuple[Engine, Choice]] = {}
             for role, model in self._models.items():
-                loaded[role] = choose(model, **self._options)
+                loaded[role] = choose(model, **self._options[role])
                 failed.callback(loaded[role][0].close)
                 check_exchange(self.engines[role].manifest, loaded[role][0].manifest)
             for role, (engine, choice) in loaded.items():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgeface.manifest import ARCFACE_112, Manifest, Preprocessing
+from edgeface.pad import LivenessSpec
 from edgeface.runtime.fake import FakeEngine
 
 if TYPE_CHECKING:
@@ -45,6 +46,23 @@ def embedder_manifest() -> Callable[..., Manifest]:
             "kind": "embedder", "precision": "fp32", "runtime": "onnxruntime", "licence": "none", "source": "a test",
             "input_name": "data", "input_size": (112, 112), "max_batch": None, "preprocessing": Preprocessing("rgb"),
             "outputs": {"embedding": "out"}, "dimension": 8, "template": ARCFACE_112,
+        }  # fmt: skip
+        return Manifest(**{**fields, **changes})  # type: ignore[arg-type]  # the fields' values are of many types
+
+    return make
+
+
+@pytest.fixture
+def liveness_manifest() -> Callable[..., Manifest]:
+    """`liveness_manifest(key=value)`: 32x32 BGR crops of 2.7 boxes in, the probability of live out, unless told."""
+
+    def make(**changes: object) -> Manifest:
+        fields: dict[str, object] = {
+            "name": "pad", "model_id": "pad@0/fp32", "file": "pad.fp32.onnx", "sha256": "0" * 64, "size": 1,
+            "kind": "liveness", "precision": "fp32", "runtime": "onnxruntime", "licence": "none", "source": "a test",
+            "input_name": "data", "input_size": (32, 32), "max_batch": None, "preprocessing": Preprocessing("bgr"),
+            "outputs": {"scores": "out"},
+            "liveness": LivenessSpec("square", 2.7, "probability", ("spoof", "live"), "live", 0.8, 0.4),
         }  # fmt: skip
         return Manifest(**{**fields, **changes})  # type: ignore[arg-type]  # the fields' values are of many types
 

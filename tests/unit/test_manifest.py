@@ -37,7 +37,7 @@ GOOD = Manifest(
     build={"note": ["kept", 1]},
 )  # fmt: skip
 DOCUMENT: dict[str, Any] = json.loads(GOOD.to_json())
-OPTIONAL = {"recognizability", "build", "thresholds", "max_batch", "head", "input_size", "template"}
+OPTIONAL = {"recognizability", "liveness", "build", "thresholds", "max_batch", "head", "input_size", "template"}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
