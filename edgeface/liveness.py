@@ -61,23 +61,32 @@ class LivenessDetector:
             InputError: not a frame, or not boxes. InferenceError: the runtime failed, or the network gave other numbers
             than its manifest says. ClosedError: the engine was closed.
         """
+        return self.run(self.prepare(frame, boxes, pixel_format=pixel_format))
+
+    def prepare(self, frame: Any, boxes: Any, *, pixel_format: str = "bgr") -> FloatArray:
+        """The network's input for some faces: (N, 3, H, W) float32, cut out and scaled as the manifest says."""
         if pixel_format == "bgr":
             frame = check_frame(frame)
         size = kernels.frame_size(frame, pixel_format=pixel_format)
         places = crop_places(boxes, size, self.spec)
-        manifest = self.engine.manifest
-        given = manifest.preprocessing
+        given = self.engine.manifest.preprocessing
         tensor = np.empty((len(places), 3, *self._size), np.float32)
         for row, place in enumerate(places):
             kernels.letterbox(
                 cut(frame, place, pixel_format), tensor[row], resized=self._size, pixel_format=pixel_format,
                 color=given.color, mean=given.mean, std=given.std,
             )  # fmt: skip
+        return tensor
+
+    def run(self, tensor: FloatArray) -> FloatArray:
+        """Scores of what `prepare` gave: (N,) float32, 0 to 1."""
+        manifest = self.engine.manifest
         step = manifest.max_batch or max(len(tensor), 1)
-        runs = [self.engine.run(tensor[i : i + step])["scores"] for i in range(0, len(tensor), step)]
-        parts = [read_scores(raw, min(step, len(tensor) - i * step), self.spec, manifest.name)
-                 for i, raw in enumerate(runs)]  # fmt: skip
-        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+        parts = [np.empty(0, np.float32)]
+        for start in range(0, len(tensor), step):
+            batch = tensor[start : start + step]
+            parts.append(read_scores(self.engine.run(batch)["scores"], len(batch), self.spec, manifest.name))
+        return np.concatenate(parts)
 
     def decide(self, score: float) -> Liveness:
         """``live``, ``spoof`` or ``unsure`` for a score, or for the mean of several."""
@@ -90,8 +99,8 @@ def crop_places(boxes: Any, size: tuple[int, int], spec: LivenessSpec) -> npt.ND
     """Where the model's crops lie: around the centres of the boxes, wholly inside the frame, at even pixels.
 
     A crop that does not fit into the frame is shrunk at its own aspect ratio until it does, and one that reaches over
-    an edge is shifted inside. Even numbers, because a chroma sample of NV12 covers two by two pixels: every pixel
-    format gives the same crop.
+    an edge is shifted inside. A box without area counts as one pixel: heads that give distances may make one. Even
+    numbers, because a chroma sample of NV12 covers two by two pixels: every pixel format gives the same crop.
 
     Args:
         boxes: as of `LivenessDetector.scores`.
@@ -112,12 +121,12 @@ def crop_places(boxes: Any, size: tuple[int, int], spec: LivenessSpec) -> npt.ND
     if given.ndim != 2 or given.shape[1] != 4:
         raise InputError(f"boxes: expected shape (N, 4) or (4,), got {given.shape}")
     corner, end = given[:, 1::-1], given[:, :1:-1]  # y, x: as sizes and places of arrays are
-    if not np.isfinite(given).all() or not (end > corner).all():
-        raise InputError("boxes: expected finite left < right and top < bottom")
+    if not np.isfinite(given).all():
+        raise InputError("boxes: expected finite pixels, got NaN or infinity")
     room = np.array(size, np.int64) // 2 * 2
     if not room.all():
         raise InputError(f"frame: expected sides of 2 px at least, got {size}")
-    sides = end - corner
+    sides = np.maximum(end - corner, 1.0)
     if spec.crop == "square":
         sides = np.repeat(sides.max(axis=1, keepdims=True), 2, axis=1)
     sides = sides * spec.scale

@@ -62,6 +62,8 @@ Gallery.template
 Gallery.wait_for_index(self, timeout_s=None)
 LivenessDetector(engine)
 LivenessDetector.decide(self, score)
+LivenessDetector.prepare(self, frame, boxes, *, pixel_format='bgr')
+LivenessDetector.run(self, tensor)
 LivenessDetector.scores(self, frame, boxes, *, pixel_format='bgr')
 Matches(person_ids, names, similarities)
 Matches.margin

@@ -8,8 +8,12 @@
 """
 
 from edgeface.video.events import Event, EventKind
+from edgeface.video.liveness import LivenessOptions
 from edgeface.video.loop import FrameResult, RecognitionLoop
 from edgeface.video.people import TrackedFace
 from edgeface.video.sources import Frame, Source, open_source
 
-__all__ = ["Event", "EventKind", "Frame", "FrameResult", "RecognitionLoop", "Source", "TrackedFace", "open_source"]
+__all__ = [
+    "Event", "EventKind", "Frame", "FrameResult", "LivenessOptions", "RecognitionLoop", "Source", "TrackedFace",
+    "open_source",
+]  # fmt: skip

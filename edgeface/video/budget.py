@@ -2,8 +2,8 @@
 
 The order is fixed: first a smaller detector input, then detection in every second, third and fourth frame with
 extrapolated boxes between, and last one face embedded a frame. Within a frame only as many faces are embedded as
-still fit, best views first; where none fits beside the detection, the next frame embeds and does not detect. Steps are
-taken back one by one while there is room.
+still fit, best views first; where none fits beside the detection, the next frame embeds and does not detect. A liveness
+model gets the time that is left then, by the same rules. Steps are taken back one by one while there is room.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ FADING = 0.05  # share of a deviation that a frame without a measurement takes a
 
 @dataclass(frozen=True)
 class Step:
-    """How much is done in a frame: the detector's longest side, detection every n-th frame, the most embeddings."""
+    """How much is done in a frame: the detector's longest side, detection every n-th frame, the most faces that are
+    embedded, and likewise looked at by a liveness model."""
 
     max_side_px: int
     every: int
-    most_embeddings: int | None
+    most_faces: int | None
 
 
 class Cost:
@@ -40,6 +41,7 @@ class Cost:
         self.mean_ms = 0.0
         self.deviation_ms = 0.0
         self.known = False
+        self.starved = 0  # frames in which nothing fitted, not even without a detection
 
     def fade(self) -> None:
         """Doubt a bad surprise a little more: without new measurements it would stand for ever."""
@@ -85,12 +87,12 @@ class Budget:
         self.steps += [Step(last, every, None) for every in (2, 3, 4)] + [Step(last, 4, 1)]
         self.level = 0
         self.embedding = Cost()
+        self.liveness = Cost()
         self._detection: dict[int, Cost] = {step.max_side_px: Cost() for step in self.steps}
         self._rest = Cost()
         self._calm = 0
         self._since_detection = 0
         self._make_room = False
-        self._starved = 0
         self.frames = 0
         self.frames_over = 0
         self._latencies: deque[float] = deque(maxlen=SAMPLES)
@@ -113,24 +115,28 @@ class Budget:
     def learn_detection(self, max_side_px: int, ms: float) -> None:
         self._detection[max_side_px].learn(ms)
 
-    def embeddings_that_fit(self, spent_ms: float, wanted: int) -> int:
-        """How many of `wanted` faces can be embedded in a frame that has taken `spent_ms` so far."""
-        most = wanted if self.step.most_embeddings is None else min(wanted, self.step.most_embeddings)
-        if self.budget_ms is None or not self.embedding.known:
+    def faces_that_fit(self, cost: Cost, spent_ms: float, wanted: int) -> int:
+        """How many of `wanted` faces a network may run on in a frame that has taken `spent_ms` so far.
+
+        Args:
+            cost: of one face: `embedding` or `liveness`.
+        """
+        most = wanted if self.step.most_faces is None else min(wanted, self.step.most_faces)
+        if self.budget_ms is None or not cost.known:
             return min(most, 1) if self.budget_ms is not None else most
         room = self.budget_ms * FULL_SHARE - spent_ms - self._rest.expected_ms
-        count = max(0, min(most, int(room / max(self.embedding.expected_ms, 1e-3))))
+        count = max(0, min(most, int(room / max(cost.expected_ms, 1e-3))))
         if count == 0:
-            self.embedding.fade()
+            cost.fade()
             if self._since_detection == 0:  # this frame detected
                 self._make_room = True
             else:  # alone it does not fit either: a budget below one run of the network would recognise nobody
-                self._starved += 1
-                count = int(self._starved % STARVED_FRAMES == 0)
+                cost.starved += 1
+                count = int(cost.starved % STARVED_FRAMES == 0)
         return count
 
     def finish(self, latency_ms: float, rest_ms: float) -> None:
-        """Take in a frame's whole latency, and the part of it that was neither detection nor embedding."""
+        """Take in a frame's whole latency, and the part of it in which no network ran."""
         self.frames += 1
         self._latencies.append(latency_ms)
         self._rest.learn(rest_ms)

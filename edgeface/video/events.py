@@ -13,6 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edgeface.types import Liveness
+
 
 class EventKind(str, Enum):
     """Members compare equal to their strings."""
@@ -22,6 +24,7 @@ class EventKind(str, Enum):
     UNKNOWN = "unknown"  #: a face that was looked at enough belongs to nobody enrolled
     AMBIGUOUS = "ambiguous"  #: a face that was looked at enough is as near to two people
     CHANGED = "changed"  #: a track that had a name turned out to be somebody else
+    SPOOF = "spoof"  #: the liveness model takes a face for a print, a screen or a mask held up to the camera
     SOURCE_LOST = "source_lost"  #: the camera, file or stream gave no frame and is being opened again
     SOURCE_STALLED = "source_stalled"  #: it is open and gives no frame
     SOURCE_BACK = "source_back"  #: frames come again
@@ -45,6 +48,7 @@ class Event:
         quality: score of the best view of the track, 0 to 1; None where there is none.
         reason: why, in a word of snake case or a sentence.
         details: more, in types that JSON knows.
+        liveness: of the face; None where there is no liveness model, or no face.
     """
 
     kind: EventKind
@@ -58,11 +62,12 @@ class Event:
     quality: float | None = None
     reason: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    liveness: Liveness | None = None
 
     def to_json(self) -> str:
         """One line of JSON without a line end; what is None is left out, infinity and NaN are null."""
         document: dict[str, Any] = {"event": str(self.kind), "time_s": round(self.time_s, 4)}
-        for key in ("frame", "track_id", "name", "person_id", "similarity", "margin", "quality", "reason"):
+        for key in ("frame", "track_id", "name", "person_id", "similarity", "margin", "quality", "reason", "liveness"):
             value = getattr(self, key)
             if value is not None and value not in (-1, ""):
                 document[key] = value

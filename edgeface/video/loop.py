@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeface.align import align_faces
 from edgeface.detect import Detector
-from edgeface.errors import InputError
+from edgeface.errors import ConfigurationError, InputError
 from edgeface.quality import CROP_PX, Quality
-from edgeface.types import Decision
+from edgeface.types import Decision, Liveness
 from edgeface.video.budget import Budget
 from edgeface.video.events import Event, EventKind
+from edgeface.video.listeners import Listeners
+from edgeface.video.liveness import LivenessOptions, LivenessWatch, TrackLiveness
+from edgeface.video.metrics import LoopCounts
 from edgeface.video.people import DecisionOptions, TrackedFace, TrackIdentity, Verdict
 from edgeface.video.presence import Presence
 from edgeface.video.tracks import Tracker
@@ -27,10 +29,9 @@ if TYPE_CHECKING:
     from edgeface.types import Faces, FloatArray
     from edgeface.video.sources import Frame, Source
 
-log = logging.getLogger(__name__)
 POLL_S = 0.2  # how long to wait for a frame before the clock of those who left is looked at again
 LOST_AFTER_S = 0.12  # a gap that hides a change of faces: at 30 frames a second, four frames
-CROSSING = "crossing"
+CROSSING, NOT_LIVE = "crossing", "not_live"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +43,10 @@ class FrameResult:
         faces: everybody who is there, oldest track first.
         events: what happened with this frame.
         left_out: what the budget left out, such as ``detector_side_px=480``, ``detection`` (boxes are extrapolated) or
-            ``embeddings=2`` (faces that wait for the network); empty where nothing was.
+            ``embeddings=2`` or ``liveness=1`` (faces that wait for the network); empty where nothing was.
         latency_ms: from the frame's arrival to this result.
-        stages_ms: milliseconds of ``detect``, ``quality``, ``embed`` and ``decide``.
+        stages_ms: milliseconds of ``detect``, ``quality``, ``embed``, ``decide`` and, with a liveness model,
+            ``liveness``.
     """
 
     number: int
@@ -56,19 +58,6 @@ class FrameResult:
     stages_ms: Mapping[str, float]
 
 
-@dataclass
-class LoopCounts:
-    """Totals since the loop began, for metrics."""
-
-    frames: int = 0
-    detections: int = 0
-    faces: int = 0
-    embeddings: int = 0
-    events: int = 0
-    callback_failures: int = 0
-    stages_ms: dict[str, float] = field(default_factory=dict)
-
-
 class RecognitionLoop:
     """Follows and names the faces of one stream. Not safe from several threads; make one loop a stream.
 
@@ -77,6 +66,9 @@ class RecognitionLoop:
         budget_ms: time from a frame's arrival to its result; None does everything in every frame. What is left out
             first is stated in `edgeface.video.budget`, and what was left out in every result.
         options: when tracks are looked at and decided.
+        require_live: give no name to a face that the liveness model does not call live, neither in results nor in
+            events: nobody arrives before. None is True where the recogniser has such a model.
+        liveness: when that model runs.
         leave_after_s: a person not seen for so long has left.
         keep_track_s: a track lives so long without a detection.
         clock: seconds, on which `Frame.arrived_s` stands and latencies are measured; `time.thread_time` where the
@@ -84,6 +76,7 @@ class RecognitionLoop:
 
     Raises:
         InputError: an option is out of range. MissingDependencyError: the assignment solver is not installed.
+        ConfigurationError: `require_live` without a liveness model.
     """
 
     def __init__(
@@ -92,12 +85,19 @@ class RecognitionLoop:
         *,
         budget_ms: float | None = None,
         options: DecisionOptions | None = None,
+        require_live: bool | None = None,
+        liveness: LivenessOptions | None = None,
         leave_after_s: float = 2.0,
         keep_track_s: float = 1.0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if not 0 <= leave_after_s < 1e6:
             raise InputError(f"leave_after_s: expected seconds of at least 0, got {leave_after_s!r}")
+        if recognizer.liveness is None and (require_live or liveness is not None):
+            raise ConfigurationError(
+                "require_live, liveness: the recogniser has no liveness model, and edgeface ships none; open it with "
+                "your own, FaceRecognizer.open(..., liveness=MODEL), see docs/liveness.md"
+            )
         detector = recognizer.detector
         self.recognizer = recognizer
         self.options = options or DecisionOptions()
@@ -116,14 +116,18 @@ class RecognitionLoop:
         self._people: dict[int, TrackIdentity] = {}
         self._presence = Presence(leave_after_s)
         self._clock = clock
-        self._callbacks: list[Callable[[Event], None]] = []
+        self._listeners = Listeners(self.counts)
+        self.require_live = recognizer.liveness is not None if require_live is None else require_live
+        self._live: LivenessWatch | None = None
+        if recognizer.liveness is not None:
+            self._live = LivenessWatch(recognizer.liveness, liveness or LivenessOptions(), self.budget, clock)
 
     def on(self, callback: Callable[[Event], None]) -> None:
         """Call `callback` with every event, in the thread that runs the loop.
 
         One that raises is reported as a ``callback_failed`` event to the others, and logged; the loop goes on.
         """
-        self._callbacks.append(callback)
+        self._listeners.add(callback)
 
     def run(self, source: Source | Iterable[Any]) -> Iterator[FrameResult]:
         """The results of a source's frames until it ends; the source is closed then.
@@ -141,9 +145,7 @@ class RecognitionLoop:
         try:
             while not given.ended:
                 frame = given.read(POLL_S)
-                notices = [given.notices.popleft() for _ in range(len(given.notices))]
-                for event in list(notices):
-                    notices += self._tell(event)
+                notices = self._listeners.tell([given.notices.popleft() for _ in range(len(given.notices))])
                 if frame is not None:
                     last_s, last_wall_s = frame.time_s, time.perf_counter()
                     result = self.step(frame)
@@ -181,22 +183,28 @@ class RecognitionLoop:
         else:
             left_out.append("detection")
             self._tracker.predict(frame.time_s)
-        for gone in self._people.keys() - self._tracker.tracks.keys():
-            del self._people[gone]
+        for known in (self._people, self._live.tracks if self._live is not None else {}):
+            for gone in known.keys() - self._tracker.tracks.keys():
+                del known[gone]
         now = self._clock()
         events, waiting = self._look(frame, (now - frame.arrived_s) * 1e3)
         if waiting:
             left_out.append(f"embeddings={waiting}")
         after = self._clock()
         spent["embed"] = (after - now) * 1e3
+        if self._live is not None:
+            looks, waiting = self._live.look(self._people, (after - frame.arrived_s) * 1e3)
+            self.counts.liveness_looks += looks
+            if waiting:
+                left_out.append(f"liveness={waiting}")
+            before, after = after, self._clock()
+            spent["liveness"] = (after - before) * 1e3
         seen = [self._face(track_id, frame.time_s, track_id in found) for track_id in self._tracker.tracks]
-        events += self._presence.update(seen, frame.number, frame.time_s)
-        for event in list(events):
-            events += self._tell(event)
+        events = self._listeners.tell(events + self._presence.update(seen, frame.number, frame.time_s))
         end = self._clock()
         spent["decide"] = (end - after) * 1e3
         latency = (end - frame.arrived_s) * 1e3
-        self.budget.finish(latency, latency - spent["detect"] - spent["embed"])
+        self.budget.finish(latency, latency - spent["detect"] - spent["embed"] - spent.get("liveness", 0.0))
         self.counts.frames += 1
         for stage, ms in spent.items():
             self.counts.stages_ms[stage] = self.counts.stages_ms.get(stage, 0.0) + ms
@@ -208,10 +216,13 @@ class RecognitionLoop:
             return
         crops = align_faces(frame.image, faces.landmarks, size_px=CROP_PX, pixel_format=frame.pixel_format)
         scores = Quality.of_view(crops, faces).score
+        due = [] if self._live is None else self._live.offer(frame, faces, found, scores)
         for row, track_id in enumerate(found):
             person = self._people.setdefault(track_id, TrackIdentity())
             quality, track = float(scores[row]), self._tracker.tracks[track_id]
             wanted = person.wants(quality, frame.time_s, self.options, crossed=track.crossed, near=track.near)
+            if self._live is not None and row in due and quality >= self.options.min_quality:
+                wanted = wanted or self._live.tracks[track_id].bound(person)
             if wanted or person.crop_quality > 0:
                 person.offer(crops[row], quality, frame.time_s, track.crossed_s)
 
@@ -221,7 +232,7 @@ class RecognitionLoop:
             (track_id for track_id, person in self._people.items() if person.crop_quality > 0),
             key=lambda track_id: -self._people[track_id].crop_quality,
         )
-        count = self.budget.embeddings_that_fit(spent_ms, len(waiting)) if waiting else 0
+        count = self.budget.faces_that_fit(self.budget.embedding, spent_ms, len(waiting)) if waiting else 0
         if count == 0:
             return [], len(waiting)
         chosen = waiting[:count]
@@ -248,59 +259,44 @@ class RecognitionLoop:
         if quality >= self.options.min_quality and person.crop_s >= track.crossed_s:
             track.crossed = False
         verdict = person.decide(self.recognizer.gallery, policy, self.options)
+        if self._live is not None and (other or verdict.name not in (before.name, None)):
+            # What was live then may have been another face: an attacker's own, before the picture went up.
+            self._live.forget(track_id, frame.time_s)
         changed = before.name is not None and before.name != verdict.name and (other or verdict.name is not None)
         if not changed:
             return []
+        self._presence.forget(track_id)
+        told = (None, None) if self.require_live else (verdict.name, verdict.person_id)  # live comes first, if at all
         return [
             Event(
-                EventKind.CHANGED, frame.time_s, frame.number, track_id, verdict.name, verdict.person_id,
+                EventKind.CHANGED, frame.time_s, frame.number, track_id, *told,
                 verdict.similarity, verdict.margin, person.best_quality,
                 "another person than before" if other else "a nearer person", {"before": before.name},
+                None if self._live is None else Liveness.UNSURE,
             )
         ]  # fmt: skip
 
     def _face(self, track_id: int, time_s: float, detected: bool) -> TrackedFace:
         track = self._tracker.tracks[track_id]
         person = self._people.setdefault(track_id, TrackIdentity())
-        verdict = person.verdict
+        verdict, withheld = person.verdict, None
+        live = None if self._live is None else self._live.tracks.setdefault(track_id, TrackLiveness())
         if track.crossed and verdict.decision is Decision.MATCH:
             verdict = Verdict(Decision.AMBIGUOUS, None, None, verdict.similarity, verdict.margin, CROSSING)
+        elif self.require_live and verdict.name is not None and live is not None and live.verdict is not Liveness.LIVE:
+            withheld = verdict.name
+            verdict = Verdict(Decision.AMBIGUOUS, None, None, verdict.similarity, verdict.margin, NOT_LIVE)
         return TrackedFace(
             track_id, track.box, track.landmarks, not detected, verdict.decision, verdict.name, verdict.person_id,
             verdict.similarity, verdict.margin, max(person.best_quality, person.crop_quality), verdict.reason,
             time_s - track.first_s, track.seen_s, person.embeddings,
+            None if live is None else live.verdict, None if live is None else live.score, withheld,
         )  # fmt: skip
 
     def _idle(self, time_s: float, *, everybody: bool) -> FrameResult:
         """No frame: tell who has left meanwhile, and at the end of the source everybody who was there."""
-        events = self._presence.leave(time_s, everybody=everybody)
-        for event in list(events):
-            events += self._tell(event)
+        events = self._listeners.tell(self._presence.leave(time_s, everybody=everybody))
         return FrameResult(-1, time_s, (), tuple(events), (), 0.0, {})
-
-    def _tell(self, event: Event) -> list[Event]:
-        """Call the callbacks; returns events about those that failed."""
-        self.counts.events += 1
-        failures: list[Event] = []
-        for callback in self._callbacks:
-            failure = self._call(callback, event)
-            if failure is not None:
-                failures.append(failure)
-                for other in self._callbacks:
-                    if other is not callback:
-                        self._call(other, failure)
-        return failures
-
-    def _call(self, callback: Callable[[Event], None], event: Event) -> Event | None:
-        try:
-            callback(event)
-        except Exception as error:
-            self.counts.callback_failures += 1
-            name = getattr(callback, "__qualname__", type(callback).__name__)
-            log.exception("callback %s failed on %s", name, event.kind)
-            reason = f"{name}: {type(error).__name__}: {error}"
-            return Event(EventKind.CALLBACK_FAILED, event.time_s, event.frame, reason=reason)
-        return None
 
 
 def _refined(view_score: float, embedding: FloatArray, centre: Any) -> float:

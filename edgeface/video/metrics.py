@@ -1,12 +1,27 @@
-"""The loop's figures in Prometheus' text format."""
+"""The loop's figures, and their text for Prometheus."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgeface.video.loop import RecognitionLoop
+
+
+@dataclass
+class LoopCounts:
+    """Totals since the loop began."""
+
+    frames: int = 0
+    detections: int = 0
+    faces: int = 0
+    embeddings: int = 0
+    liveness_looks: int = 0
+    events: int = 0
+    callback_failures: int = 0
+    stages_ms: dict[str, float] = field(default_factory=dict)
 
 
 def prometheus_text(loop: RecognitionLoop) -> str:
@@ -22,6 +37,7 @@ def prometheus_text(loop: RecognitionLoop) -> str:
         ("detections", "Frames in which the detector ran.", counts.detections),
         ("faces", "Faces detected.", counts.faces),
         ("embeddings", "Faces embedded.", counts.embeddings),
+        ("liveness_looks", "Faces looked at by the liveness model.", counts.liveness_looks),
         ("events", "Events told.", counts.events),
         ("callback_failures", "Callbacks that raised.", counts.callback_failures),
     )

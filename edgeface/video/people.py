@@ -13,7 +13,7 @@ from edgeface.types import Decision, Matches
 if TYPE_CHECKING:
     from edgeface.gallery import Gallery
     from edgeface.policy import Policy
-    from edgeface.types import ByteArray, FloatArray
+    from edgeface.types import ByteArray, FloatArray, Liveness
 
 KEPT_VIEWS = 5  # templates behind a track's mean: later ones replace the worst
 
@@ -68,11 +68,14 @@ class TrackedFace:
         quality: score of the track's best view so far.
         reason: ``match``, ``held`` (a little below the threshold, the name is kept), ``below_threshold``,
             ``near_another`` (the margin is too small), ``undecided`` (too little evidence yet), ``not_seen_well`` (no
-            view reached the least quality) or ``crossing`` (faces met: the name is withheld until the face was
-            looked at again).
+            view reached the least quality), ``crossing`` (faces met: the name is withheld until the face was
+            looked at again) or ``not_live`` (the name is withheld while the liveness model does not say live).
         age_s: since the first detection.
         seen_s: time of the last detection, on the clock of the frames.
         embeddings: how often the network ran for this track.
+        liveness: ``live``, ``spoof`` or ``unsure``; None without a liveness model.
+        liveness_score: mean of the last looks, 0 to 1; None before the first.
+        withheld_name: whose face it would be, where `reason` is ``not_live``: for a log, not for a door.
     """
 
     track_id: int
@@ -89,6 +92,9 @@ class TrackedFace:
     age_s: float
     seen_s: float
     embeddings: int
+    liveness: Liveness | None = None
+    liveness_score: float | None = None
+    withheld_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ class TrackIdentity:
         self.crop_quality = 0.0
         self.crop_s = float("-inf")
         self.looked_s = float("-inf")
+        self.agreed_s = float("-inf")  # of the last view whose template alone matches the track's others
         self.doubts = 0
         self._templates: list[FloatArray] = []
         self._qualities: list[float] = []
@@ -163,17 +170,20 @@ class TrackIdentity:
         self.crop_quality = 0.0
         if quality < options.min_quality:
             return False
-        other = False
+        other, alike = False, 1.0
         if self._templates:
             floor = policy.threshold - options.drift_margins * policy.margin
-            if float(embedding @ self.mean()) < floor:
+            alike = float(embedding @ self.mean())
+            if alike < floor:
                 self.doubts += 1
                 # After a crossing one look suffices; otherwise a second one must say the same: a hand, a blink.
                 if not crossed and self.doubts < 2:
                     return False
                 self.forget()
-                other = True
+                other, alike = True, 1.0
         self.doubts = 0
+        if alike >= policy.threshold:
+            self.agreed_s = self.crop_s
         self.best_quality = max(self.best_quality, quality)
         if len(self._templates) == KEPT_VIEWS:
             worst = int(np.argmin(self._qualities))

@@ -84,6 +84,10 @@ def test_the_shape_of_the_box_can_be_kept() -> None:
     assert (bottom - top, right - left) == (1000, 500)
 
 
+def test_a_box_without_area_is_a_pixel() -> None:
+    assert crop_places([50, 50, 40, 50], (100, 100), spec(scale=8.0)).tolist() == [[46, 42, 54, 50]]
+
+
 def camera_frames(height: int, width: int) -> dict[str, ByteArray]:
     random = np.random.default_rng(4)
     frames: dict[str, ByteArray] = {"bgr": random.integers(0, 256, (height, width, 3)).astype(np.uint8)}
@@ -209,10 +213,8 @@ def test_another_kind_of_model_is_refused(tone_embedder: Callable[..., FakeEngin
     [
         ([1, 2, 3], "expected shape"),
         ("box", "expected an"),
-        ([[1, 2, float("nan"), 9]], "finite left < right"),
-        ([[1, 2, 1e39, 9]], "finite left < right"),
-        ([[5, 5, 5, 9]], "left < right"),
-        ([[5, 9, 9, 5]], "left < right"),
+        ([[1, 2, float("nan"), 9]], "expected finite pixels"),
+        ([[1, 2, 1e39, 9]], "expected finite pixels"),
         (None, "boxes: expected"),
     ],
 )

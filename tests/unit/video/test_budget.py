@@ -24,13 +24,13 @@ def test_without_a_budget_everything_is_done() -> None:
     budget = Budget(None, max_side_px=640)
     run(budget, 100, 500)
     assert budget.level == 0
-    assert budget.embeddings_that_fit(1e6, 16) == 16
+    assert budget.faces_that_fit(budget.embedding, 1e6, 16) == 16
     assert budget.frames_over == 0
 
 
 def test_steps_are_taken_in_the_stated_order_and_taken_back() -> None:
     budget = Budget(100, max_side_px=640)
-    seen = [(step.max_side_px, step.every, step.most_embeddings) for step in budget.steps]
+    seen = [(step.max_side_px, step.every, step.most_faces) for step in budget.steps]
     assert seen == [(640, 1, None), (480, 1, None), (320, 1, None), (320, 2, None), (320, 3, None), (320, 4, None),
                     (320, 4, 1)]  # fmt: skip
     run(budget, 10, 130)
@@ -49,13 +49,13 @@ def test_a_detector_of_fixed_size_only_gets_rarer() -> None:
 
 def test_embeddings_fill_what_is_left() -> None:
     budget = Budget(100, max_side_px=640)
-    assert budget.embeddings_that_fit(0, 5) == 1  # the first one is a measurement
+    assert budget.faces_that_fit(budget.embedding, 0, 5) == 1  # the first one is a measurement
     for _ in range(20):
         budget.embedding.learn(20)
         budget.finish(10, 0)
-    assert budget.embeddings_that_fit(0, 16) in (3, 4)
-    assert budget.embeddings_that_fit(45, 16) == 1
-    assert budget.embeddings_that_fit(0, 2) == 2
+    assert budget.faces_that_fit(budget.embedding, 0, 16) in (3, 4)
+    assert budget.faces_that_fit(budget.embedding, 45, 16) == 1
+    assert budget.faces_that_fit(budget.embedding, 0, 2) == 2
 
 
 def test_where_no_face_fits_beside_the_detection_the_next_frame_has_none() -> None:
@@ -64,9 +64,9 @@ def test_where_no_face_fits_beside_the_detection_the_next_frame_has_none() -> No
         budget.embedding.learn(30)
         budget.finish(10, 0)
     assert budget.detect_now()
-    assert budget.embeddings_that_fit(25, 3) == 0
+    assert budget.faces_that_fit(budget.embedding, 25, 3) == 0
     assert not budget.detect_now()
-    assert budget.embeddings_that_fit(0, 3) == 1
+    assert budget.faces_that_fit(budget.embedding, 0, 3) == 1
     assert budget.detect_now()
 
 
@@ -76,8 +76,24 @@ def test_a_budget_below_one_embedding_still_recognises_somebody() -> None:
     fitted = 0
     for _ in range(200):
         budget.detect_now()
-        fitted += budget.embeddings_that_fit(0, 2)
+        fitted += budget.faces_that_fit(budget.embedding, 0, 2)
     assert 1 <= fitted <= 20
+
+
+def test_a_liveness_model_gets_what_the_embedder_leaves() -> None:
+    budget = Budget(100, max_side_px=640)
+    for _ in range(20):
+        budget.embedding.learn(20)
+        budget.liveness.learn(10)
+        budget.finish(10, 0)
+    assert budget.faces_that_fit(budget.liveness, 0, 16) in (7, 8)
+    assert budget.faces_that_fit(budget.liveness, 65, 16) == 1
+    fitted = 0
+    for _ in range(90):
+        budget.detect_now()
+        fitted += budget.faces_that_fit(budget.liveness, 95, 1)
+    assert 2 <= fitted <= 6  # starved, but not for ever
+    assert budget.embedding.starved == 0
 
 
 def test_a_bad_surprise_is_forgotten() -> None:
