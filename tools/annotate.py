@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeface.types import Decision
+from edgeface.types import Decision, Liveness
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,23 +15,26 @@ if TYPE_CHECKING:
     from edgeface.video import TrackedFace
 
 COLOURS = {Decision.MATCH: (80, 190, 60), Decision.UNKNOWN: (60, 60, 230), Decision.AMBIGUOUS: (0, 170, 250)}  # BGR
+SPOOF_COLOUR = (200, 0, 200)
 CELL_PX = 360
 
 
 def annotate(frame: ByteArray, people: Sequence[Recognition | TrackedFace]) -> ByteArray:
-    """A copy of the frame with every face's box, points, name and similarity."""
+    """A copy of the frame with every face's box, points, name, similarity and, where it is known, liveness."""
     import cv2
 
     picture: ByteArray = np.ascontiguousarray(frame).copy()
     scale = max(frame.shape[:2]) / 640
     thick = max(1, round(2 * scale))
     for person in people:
-        colour = COLOURS[person.decision]
+        colour = SPOOF_COLOUR if person.liveness is Liveness.SPOOF else COLOURS[person.decision]
         left, top, right, bottom = (round(float(value)) for value in person.box)
         cv2.rectangle(picture, (left, top), (right, bottom), colour, thick)
         for x, y in person.landmarks:
             cv2.circle(picture, (round(float(x)), round(float(y))), thick + 1, colour, -1)
         label = f"{person.name or person.decision} {person.similarity:.2f}"
+        if person.liveness is not None:
+            label += f" {person.liveness}"
         # OpenCV's built-in font draws ASCII only; the names in tables and JSON are whole.
         label = label.encode("ascii", "replace").decode()
         (width, height), base = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, 0.6 * scale, thick)

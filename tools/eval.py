@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeface.errors import EdgefaceError, InputError
 from edgeface.tools.eval_identify import identify
+from edgeface.tools.eval_liveness import liveness
 from edgeface.tools.eval_quality import quality
 from edgeface.tools.output import (
     MODEL_FILES,
@@ -158,4 +159,5 @@ def _show(result: dict[str, Any]) -> None:
 
 
 command.add_command(identify)
+command.add_command(liveness)
 command.add_command(quality)

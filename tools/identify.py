@@ -12,6 +12,7 @@ from edgeface.tools.output import (
     decision_options,
     gallery_option,
     json_option,
+    liveness_option,
     model_options,
     print_json,
     print_table,
@@ -24,6 +25,7 @@ from edgeface.tools.session import Photos, open_recognizer
 @gallery_option
 @model_options
 @decision_options
+@liveness_option
 @click.option("--annotate", "folder", type=click.Path(file_okay=False, path_type=Path),
               help="Write a copy of each photograph with names into this folder.")  # fmt: skip
 @json_option
@@ -60,11 +62,14 @@ def command(
                         "box": person.box,
                         "score": person.score,
                         "nearest": person.matches.names,
+                        "liveness": person.liveness,
+                        "liveness_score": person.liveness_score,
                     }
                 )
-                rows.append((path, number, person.name or "-", str(person.decision), person.similarity, person.margin))
+                seen = (path, number, person.name or "-", str(person.decision), person.similarity, person.margin)
+                rows.append((*seen, person.liveness))
             if not people:
-                rows.append((path, "no face", "-", "-", None, None))
+                rows.append((path, "no face", "-", "-", None, None, None))
             documents.append({"photo": path, "faces": faces, "stages_ms": stages_ms})
             if folder is not None:
                 _write(_free_name(folder, path.stem, written), frame, people)
@@ -72,7 +77,9 @@ def command(
     if as_json:
         print_json({"photos": documents, "failed": places.failed, "threshold": vars(policy)})
     elif rows:
-        print_table("people", ("photo", "face", "name", "decision", "similarity", "margin"), rows)
+        columns = ("photo", "face", "name", "decision", "similarity", "margin", "liveness")
+        shown = len(columns) - (recognizer.liveness is None)
+        print_table("people", columns[:shown], [row[:shown] for row in rows])
         rate = policy.origin if policy.fmr is None else f"false match rate {policy.fmr:g} a comparison"
         click.echo(f"match from similarity {policy.threshold:.3f}: {rate}")
     click.get_current_context().exit(places.exit_code())

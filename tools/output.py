@@ -31,6 +31,12 @@ gallery_option = click.option(
 )
 
 
+liveness_option = click.option(
+    "--liveness",
+    default=None,
+    metavar="MODEL",
+    help="Your own liveness model: its recipe's name after `edgeface models fetch`, or its file. None is shipped.",
+)
 MODEL_FILES = (".onnx", ".plan")
 PRECISIONS = ("fp32", "fp16", "mixed", "int8")
 

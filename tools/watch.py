@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeface.errors import EdgefaceError
-from edgeface.tools.output import decision_options, gallery_option, model_options, not_nan
+from edgeface.tools.output import decision_options, gallery_option, liveness_option, model_options, not_nan
 from edgeface.tools.session import open_recognizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgeface.tools.window import Window
+    from edgeface.types import ByteArray
     from edgeface.video import Frame, FrameResult, RecognitionLoop, Source
     from edgeface.video.page import WatchPage
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 @gallery_option
 @model_options
 @decision_options
+@liveness_option
+@click.option("--require-live/--no-require-live", default=None,
+              help="Give no name to a face that is not live. Default where --liveness is given.")
 @click.option("--budget-ms", type=click.FloatRange(0, min_open=True), callback=not_nan, default=None,
               help="Milliseconds from a frame to its decisions; what does not fit is left out in a stated order.")
 @click.option("--leave-after", "leave_after_s", type=click.FloatRange(0), callback=not_nan, default=2.0,
@@ -43,9 +48,11 @@ if TYPE_CHECKING:
               help="Show the annotated pictures at http://127.0.0.1:PORT/, and metrics at /metrics.")
 @click.option("--metrics", "metrics_port", type=click.IntRange(0, 65535), default=None, metavar="PORT",
               help="Serve metrics for Prometheus at http://127.0.0.1:PORT/metrics, and no pictures.")
+@click.option("--window", "with_window", is_flag=True, help="Show the annotated pictures in a window; q ends.")
 def command(
     source: str,
     gallery_path: Path,
+    require_live: bool | None,
     budget_ms: float | None,
     leave_after_s: float,
     pixel_format: str,
@@ -55,6 +62,7 @@ def command(
     mqtt_address: str | None,
     page_port: int | None,
     metrics_port: int | None,
+    with_window: bool,
     **options: Any,
 ) -> None:  # fmt: skip
     """Watch SOURCE and print an event a line, as JSON: who arrived, who left, strangers, a lost camera.
@@ -68,31 +76,37 @@ def command(
         raise EdgefaceError(f"{gallery_path}: no such gallery; `edgeface enroll NAME PHOTO...` makes one")
     if page_port is not None and metrics_port is not None:
         raise click.UsageError("--page serves the metrics too: give one of --page and --metrics")
+    if require_live and options["liveness"] is None:
+        raise click.UsageError("--require-live needs --liveness MODEL, your own: edgeface ships none")
     with ExitStack() as opened:
         recognizer = opened.enter_context(open_recognizer(gallery_path, options))
-        loop = RecognitionLoop(recognizer, budget_ms=budget_ms, leave_after_s=leave_after_s)
+        loop = RecognitionLoop(
+            recognizer, budget_ms=budget_ms, require_live=require_live, leave_after_s=leave_after_s
+        )
         _sinks(loop, opened, socket_path, mqtt_address)
         page = _page(loop, opened, page_port, metrics_port)
         frames = Remembering(open_source(source, pixel_format=pixel_format))
         opened.callback(frames.close)
+        if with_window:
+            frames.window = _window(opened)
         _end_on_signals(frames, opened)
         for done, result in enumerate(_results(loop, frames), 1):
             if with_faces:
                 click.echo(_line(result))
-            if page is not None and page.watchers:
-                page.show(_picture(frames, result))
+            _show(frames, result, page)
             if most_frames is not None and done >= most_frames:
                 break
         _summary(loop)
 
 
 class Remembering:
-    """A source that keeps its last frame, for those who want to see it."""
+    """A source that keeps its last frame, for those who want to see it, and ends when the window is closed."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.last: Frame | None = None
         self.notices = source.notices
+        self.window: Window | None = None
 
     @property
     def ended(self) -> bool:
@@ -104,6 +118,8 @@ class Remembering:
 
     def read(self, timeout_s: float) -> Frame | None:
         """See `Source.read`."""
+        if self.window is not None and not self.window.wanted():  # here: the loop reads on where no frame comes
+            self.ended = True
         frame = self.source.read(timeout_s)
         self.last = frame or self.last
         return frame
@@ -125,18 +141,40 @@ def _page(loop: RecognitionLoop, opened: ExitStack, pictures: int | None, metric
     return page
 
 
-def _picture(frames: Remembering, result: FrameResult) -> bytes:
-    """The last frame with everybody's box and name, as JPEG."""
+def _window(opened: ExitStack) -> Window:
+    from edgeface.tools.window import Window
+
+    window = Window()
+    opened.callback(window.close)
+    return window
+
+
+def _show(frames: Remembering, result: FrameResult, page: WatchPage | None) -> None:
+    """Show the annotated picture to everybody who looks; where nobody does, draw none."""
+    from edgeface.tools.annotate import jpeg
+
+    watched = page is not None and page.watchers
+    if not watched and frames.window is None:
+        return
+    picture = _picture(frames, result)
+    if frames.window is not None:
+        frames.window.show(picture)
+    if page is not None and watched:
+        page.show(jpeg(picture))
+
+
+def _picture(frames: Remembering, result: FrameResult) -> ByteArray:
+    """The last frame with everybody's box and name."""
     import cv2
     import numpy as np
 
-    from edgeface.tools.annotate import annotate, jpeg
+    from edgeface.tools.annotate import annotate
 
     assert frames.last is not None  # there was a result
     image = frames.last.image
     if frames.last.pixel_format == "nv12":
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_YUV2BGR_NV12), np.uint8)
-    return jpeg(annotate(image, result.faces))
+    return annotate(image, result.faces)
 
 
 def _results(loop: RecognitionLoop, frames: Source) -> Any:
@@ -191,9 +229,10 @@ def _line(result: FrameResult) -> str:
 def _summary(loop: RecognitionLoop) -> None:
     p50, p99 = loop.budget.percentiles_ms(50, 99)
     counts = loop.counts
+    looks = f", {counts.liveness_looks} looks for liveness" if loop.recognizer.liveness is not None else ""
     over = f", {loop.budget.frames_over} over the budget" if loop.budget.budget_ms is not None else ""
     click.echo(
         f"{counts.frames} frames, latency {p50:.1f} ms (median), {p99:.1f} ms (99th percentile){over}; "
-        f"{counts.detections} detections, {counts.faces} faces, {counts.embeddings} embeddings",
+        f"{counts.detections} detections, {counts.faces} faces, {counts.embeddings} embeddings{looks}",
         err=True,
     )

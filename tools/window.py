@@ -1,0 +1,79 @@
+"""A window for a person to look at what `edgeface watch` sees."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from edgeface.errors import ConfigurationError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from edgeface.types import ByteArray
+
+TITLE = "edgeface (q ends)"
+END_KEYS = (ord("q"), ord("Q"), 27)  # 27 is Escape
+TRY_S = 60.0  # a process that opens a window takes one second, on a busy board some more
+
+
+class Window:
+    """Shows pictures on this machine's display. To be made, used and closed in the main thread, as OpenCV asks.
+
+    Raises:
+        MissingDependencyError: OpenCV was built without windows. ConfigurationError: there is no display.
+    """
+
+    def __init__(self) -> None:
+        import cv2
+
+        if re.search(r"\bGUI:\s+NONE\b", cv2.getBuildInformation()):
+            raise MissingDependencyError(
+                f"--window: this OpenCV ({cv2.__version__}) was built without windows, as opencv-python-headless is; "
+                "install opencv-python in its place, or use --page PORT"
+            )
+        _try_elsewhere()
+        cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        self._shown = False
+
+    def show(self, picture: ByteArray) -> None:
+        """Show a picture, (H, W, 3) uint8 BGR."""
+        import cv2
+
+        if not self._shown:
+            cv2.resizeWindow(TITLE, picture.shape[1], picture.shape[0])
+            self._shown = True
+        cv2.imshow(TITLE, picture)
+
+    def wanted(self) -> bool:
+        """Let the window work, and say whether it shall stay: false after q, Escape, or when it was closed."""
+        import cv2
+
+        key = cv2.waitKey(1)
+        return key not in END_KEYS and cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
+
+    def close(self) -> None:
+        """Take the window away. Closing twice is harmless."""
+        import cv2
+
+        cv2.destroyAllWindows()
+
+
+def _try_elsewhere() -> None:
+    """Open a window in another process first: without a display Qt ends the whole process, and no error comes."""
+    code = "import cv2; cv2.namedWindow('edgeface'); cv2.waitKey(1)"
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, errors="replace", timeout=TRY_S, check=False
+        )
+        failed, said = tried.returncode != 0, tried.stderr
+    except subprocess.TimeoutExpired:
+        failed, said = True, f"no answer in {TRY_S:g} s"
+    if failed:
+        display = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY") or "none"
+        reason = next((line.strip() for line in said.splitlines() if "display" in line.lower()), said.strip()[-200:])
+        raise ConfigurationError(
+            f"--window: no window can be opened on the display {display}: {reason}; set DISPLAY to one that this user "
+            "may use, or use --page PORT"
+        )
