@@ -69,7 +69,7 @@ def report(bona_fide: Presentations, attacks: Mapping[str, Presentations], spec:
     others are the non-response rates APNRR and BPNRR.
     """
     genuine = bona_fide.answered
-    kinds = {}
+    kinds: dict[str, dict[str, Any]] = {}
     for kind, shown in attacks.items():
         found = shown.answered
         kinds[kind] = {

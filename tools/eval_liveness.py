@@ -56,11 +56,7 @@ def liveness(
     ):
         judge, finder = LivenessDetector(alive), Detector(detecting, max_side_px=max_side_px)
         unreadable: dict[str, str] = {}
-        shown: dict[str, Presentations] = {}
-        done = 0
-        for kind, pictures in kinds.items():
-            shown[kind] = _scored(pictures, finder, judge, unreadable, lambda count, done=done: progress(done + count))
-            done += len(pictures)
+        shown = _scored(kinds, finder, judge, unreadable, progress)
         _enough(images, {kind: len(one.scores) for kind, one in shown.items()})
         genuine = shown.pop(BONA_FIDE)
         result: dict[str, Any] = {
@@ -110,30 +106,35 @@ def _enough(images: Path, counts: dict[str, int]) -> None:
 
 
 def _scored(
-    pictures: list[tuple[Path, str]],
+    kinds: dict[str, list[tuple[Path, str]]],
     finder: Detector,
     judge: LivenessDetector,
     unreadable: dict[str, str],
     progress: Callable[[int], None],
-) -> Presentations:
+) -> dict[str, Presentations]:
     from edgeface.engines.attack_rates import Presentations
     from edgeface.photos import read_photo
 
-    scores: list[float] = []
-    subjects: list[str] = []
-    for number, (path, subject) in enumerate(pictures, 1):
-        progress(number)
-        try:
-            frame = read_photo(path)
-            face = finder.detect(frame).subject(*frame.shape[:2])
-        except InputError as error:
-            unreadable[str(path)] = str(error)
-            click.echo(f"edgeface: {error}", err=True)
-            continue
-        scores.append(float(judge.scores(frame, face.boxes)[0]) if len(face) else float("nan"))
-        subjects.append(subject)
-    codes = np.unique(np.array(subjects, str), return_inverse=True)[1].astype(np.int64)
-    return Presentations(np.array(scores, np.float64), codes)
+    shown: dict[str, Presentations] = {}
+    done = 0
+    for kind, pictures in kinds.items():
+        scores: list[float] = []
+        subjects: list[str] = []
+        for path, subject in pictures:
+            try:
+                frame = read_photo(path)
+                face = finder.detect(frame).subject(*frame.shape[:2])
+            except InputError as error:
+                unreadable[str(path)] = str(error)
+                click.echo(f"edgeface: {error}", err=True)
+            else:
+                scores.append(float(judge.scores(frame, face.boxes)[0]) if len(face) else float("nan"))
+                subjects.append(subject)
+            done += 1
+            progress(done)
+        codes = np.unique(np.array(subjects, str), return_inverse=True)[1].astype(np.int64)
+        shown[kind] = Presentations(np.array(scores, np.float64), codes)
+    return shown
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ They detect no attacks: they are there so that scores are really computed, by on
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def network(nodes: list[object], constants: dict[str, object], columns: int, size_px: int) -> bytes:
+def network(nodes: list[Any], constants: dict[str, Any], columns: int, size_px: int) -> bytes:
     graph = helper.make_graph(
         nodes, "pad",
         [helper.make_tensor_value_info("data", TensorProto.FLOAT, ["batch", 3, size_px, size_px])],

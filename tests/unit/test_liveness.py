@@ -29,7 +29,7 @@ places = st.floats(-500, 2500, width=32)
 
 
 def spec(**changes: object) -> LivenessSpec:
-    return LivenessSpec(**{**vars(SPEC), **changes})  # type: ignore[arg-type]  # the fields' values are of many types
+    return LivenessSpec(**{**vars(SPEC), **changes})
 
 
 def reference_place(box: list[float], size: tuple[int, int], crop: str, scale: float) -> tuple[int, int, int, int]:
@@ -137,7 +137,7 @@ def test_preprocessing_is_the_manifests(liveness_manifest: Callable[..., Manifes
 
 def test_faces_go_in_batches_that_the_engine_takes(liveness_manifest: Callable[..., Manifest]) -> None:
     def respond(tensor: FloatArray) -> dict[str, FloatArray]:
-        return {"scores": tensor[:, 0, :1, 0] / 255}
+        return {"scores": (tensor[:, 0, :1, 0] / 255).astype(np.float32)}
 
     frame = np.zeros((64, 512, 3), np.uint8)
     for column in range(8):
