@@ -108,11 +108,11 @@ class TrackLiveness:
             return
         mean, spec = sum(self._scores) / len(self._scores), detector.spec
         said = detector.decide(mean)
-        held = said is Liveness.UNSURE and (
-            (self.verdict is Liveness.LIVE and mean >= spec.live_from - options.hold)
-            or (self.verdict is Liveness.SPOOF and mean < spec.spoof_below + options.hold)
-        )
-        self.verdict = self.verdict if held else said
+        if self.verdict is Liveness.LIVE and said is Liveness.UNSURE and mean >= spec.live_from - options.hold:
+            return
+        if self.verdict is Liveness.SPOOF and mean < spec.spoof_below + options.hold:  # even where that is live
+            return
+        self.verdict = said
 
     def forget(self, time_s: float) -> None:
         """Start anew: looks and views from before `time_s` may be of another face."""

@@ -52,7 +52,7 @@ def embedder_manifest() -> Callable[..., Manifest]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def liveness_manifest() -> Callable[..., Manifest]:
     """`liveness_manifest(key=value)`: 32x32 BGR crops of 2.7 boxes in, the probability of live out, unless told."""
 

@@ -12,6 +12,7 @@ import pytest
 
 from edgeface import FaceRecognizer, LivenessDetector
 from edgeface.errors import ConfigurationError, InputError
+from edgeface.pad import LivenessSpec
 from edgeface.runtime.fake import FakeEngine
 from edgeface.tools.stream import cut_out
 from edgeface.video import LivenessOptions, RecognitionLoop
@@ -35,23 +36,30 @@ def corner_level(tensor: FloatArray) -> dict[str, FloatArray]:
     return {"scores": tensor[:, :, 0, 0].mean(axis=1, keepdims=True) / 255}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def detector(liveness_manifest: Callable[..., Manifest]) -> LivenessDetector:
     return LivenessDetector(FakeEngine(liveness_manifest(), corner_level))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opened(
-    with_models: Path, tmp_path: Path, photos: dict[str, ByteArray], detector: LivenessDetector
+    model_home: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    photos: dict[str, ByteArray],
+    detector: LivenessDetector,
 ) -> Iterator[FaceRecognizer]:
-    with FaceRecognizer.open(tmp_path / "loop.gallery") as recognizer:
+    """Two people enrolled, em and ja, and the stand-in."""
+    models, gallery = model_home / "models", tmp_path_factory.mktemp("liveness") / "loop.gallery"
+    with FaceRecognizer.open(
+        gallery, detector=models / "yunet.fp32.onnx", embedder=models / "sface.fp32.onnx"
+    ) as recognizer:
         recognizer.enroll("em", photos["emmanuel_macron_2014"])
         recognizer.enroll("ja", photos["jacinda_ardern_2018"])
         recognizer.liveness = detector
         yield recognizer
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def heads(recognizer: FaceRecognizer, photos: dict[str, ByteArray]) -> dict[str, Cutout]:
     names = {"em": "emmanuel_macron_2025", "ja": "jacinda_ardern_2022", "stranger": "rishi_sunak_2020"}
     cut = {name: cut_out(name, photos[photo], recognizer.detector) for name, photo in names.items()}
@@ -90,7 +98,7 @@ def names_given(results: list[FrameResult]) -> set[str | None]:
 
 def test_nobody_arrives_before_live(opened: FaceRecognizer, heads: dict[str, Cutout]) -> None:
     loop = RecognitionLoop(opened)
-    results = play(loop, show(heads["em"], LIVE, 40))
+    results = play(loop, show(heads["em"], LIVE, 30))
     assert told(results) == [("arrived", "em", "live"), ("left", "em", None)]
     arrival = next(e for result in results for e in result.events)
     assert 2 * OPTIONS.interval_s <= arrival.time_s < 0.5  # the third look
@@ -103,7 +111,7 @@ def test_nobody_arrives_before_live(opened: FaceRecognizer, heads: dict[str, Cut
 
 
 def test_a_picture_is_a_spoof_and_gives_no_name(opened: FaceRecognizer, heads: dict[str, Cutout]) -> None:
-    results = play(RecognitionLoop(opened), show(heads["em"], SPOOF, 40))
+    results = play(RecognitionLoop(opened), show(heads["em"], SPOOF, 25))
     assert told(results) == [("spoof", None, "spoof")]
     spoof = next(e for result in results for e in result.events)
     assert spoof.details["withheld_name"] == "em"
@@ -112,29 +120,29 @@ def test_a_picture_is_a_spoof_and_gives_no_name(opened: FaceRecognizer, heads: d
 
 
 def test_unsure_is_not_live(opened: FaceRecognizer, heads: dict[str, Cutout]) -> None:
-    results = play(RecognitionLoop(opened), show(heads["em"], UNSURE, 40))
+    results = play(RecognitionLoop(opened), show(heads["em"], UNSURE, 25))
     assert told(results) == []
     assert results[-1].faces[0].liveness == "unsure"
     assert names_given(results) == set()
 
 
 def test_without_require_live_the_event_says_what_was_seen(opened: FaceRecognizer, heads: dict[str, Cutout]) -> None:
-    results = play(RecognitionLoop(opened, require_live=False), show(heads["em"], SPOOF, 40))
+    results = play(RecognitionLoop(opened, require_live=False), show(heads["em"], SPOOF, 25))
     assert told(results)[:2] == [("arrived", "em", "unsure"), ("spoof", "em", "spoof")]
 
 
 def test_a_stranger_can_be_a_spoof_too(opened: FaceRecognizer, heads: dict[str, Cutout]) -> None:
-    kinds = {kind for kind, _, _ in told(play(RecognitionLoop(opened), show(heads["stranger"], SPOOF, 40)))}
+    kinds = {kind for kind, _, _ in told(play(RecognitionLoop(opened), show(heads["stranger"], SPOOF, 25)))}
     assert kinds == {"unknown", "spoof"}
 
 
-@pytest.mark.parametrize("frames", [1, 4, 12, 30])
+@pytest.mark.parametrize("frames", [1, 12])
 def test_a_picture_held_up_and_taken_down_again_gives_no_name(
     opened: FaceRecognizer, heads: dict[str, Cutout], frames: int
 ) -> None:
     """The attacker is live, the picture has the name, both are in the same place: never may the two be joined."""
     scenes = []
-    for _ in range(max(1, 45 // frames)):
+    for _ in range(max(2, 24 // frames)):
         scenes += [show(heads["em"], SPOOF, frames), show(heads["stranger"], LIVE, frames)]
     results = play(RecognitionLoop(opened), *scenes)
     assert len({face.track_id for result in results for face in result.faces}) <= 3  # the tracker is deceived, mostly
@@ -146,7 +154,7 @@ def test_a_picture_that_is_taken_down_for_good_gives_no_name(
     opened: FaceRecognizer, heads: dict[str, Cutout], frames: int
 ) -> None:
     """The track keeps its name until the embedder looks again: what is live meanwhile is another face."""
-    results = play(RecognitionLoop(opened), show(heads["em"], SPOOF, frames), show(heads["stranger"], LIVE, 110))
+    results = play(RecognitionLoop(opened), show(heads["em"], SPOOF, frames), show(heads["stranger"], LIVE, 100))
     assert names_given(results) == set()
 
 
@@ -171,7 +179,7 @@ def test_whoever_follows_somebody_live_on_one_track_is_looked_at_anew(
 
 def test_somebody_live_who_turns_out_a_spoof_is_told(opened: FaceRecognizer, heads: dict[str, Cutout]) -> None:
     loop = RecognitionLoop(opened, leave_after_s=1.0)
-    results = play(loop, show(heads["em"], LIVE, 20), show(heads["em"], SPOOF, 120))
+    results = play(loop, show(heads["em"], LIVE, 20), show(heads["em"], SPOOF, 110))
     assert [kind for kind, _, _ in told(results)] == ["arrived", "spoof", "left"]
     after = next(result.number for result in results if any(e.kind == "spoof" for e in result.events))
     assert names_given([result for result in results if result.number > after and result.faces]) <= {"em"}
@@ -232,6 +240,14 @@ def test_a_verdict_needs_looks_and_does_not_flicker(detector: LivenessDetector) 
     assert decide(detector, [0.78] * 8)[-1] == "unsure"
     assert decide(detector, [0.38] * 5 + [0.44] * 5)[2:] == ["spoof"] * 8
     assert decide(detector, [1.0] * 5 + [0.0] * 5)[-1] == "spoof"
+
+
+def test_one_threshold_for_both_does_not_flicker_either(liveness_manifest: Callable[..., Manifest]) -> None:
+    spec = LivenessSpec("square", 2.7, "probability", ("spoof", "live"), "live", 0.5, 0.5)
+    detector = LivenessDetector(FakeEngine(liveness_manifest(liveness=spec), corner_level))
+    assert decide(detector, [0.48] * 3 + [0.52] * 9)[2:] == ["spoof"] * 10
+    assert decide(detector, [0.48] * 3 + [0.6] * 9)[-1] == "live"
+    assert decide(detector, [0.52] * 5 + [0.48] * 5)[-1] == "spoof"  # never held below spoof_below
 
 
 def test_looks_are_rare_while_they_agree(detector: LivenessDetector) -> None:
