@@ -10,6 +10,7 @@ import click
 from edgeface.errors import EdgefaceError, InputError
 from edgeface.tools.output import (
     decision_options,
+    describe_rate,
     gallery_option,
     json_option,
     model_options,
@@ -73,8 +74,7 @@ def command(
         print_json({"photos": documents, "failed": places.failed, "threshold": vars(policy)})
     elif rows:
         print_table("people", ("photo", "face", "name", "decision", "similarity", "margin"), rows)
-        rate = policy.origin if policy.fmr is None else f"false match rate {policy.fmr:g} a comparison"
-        click.echo(f"match from similarity {policy.threshold:.3f}: {rate}")
+        click.echo(describe_rate(policy))
     click.get_current_context().exit(places.exit_code())
 
 
