@@ -63,11 +63,19 @@ class OperatingPoint:
         fmr: false match rate of one comparison (ISO/IEC 19795-1).
         similarity: the threshold.
         tar: true accept rate there (1 - FNMR).
+        fmr_low, fmr_high: 95 % confidence limits of `fmr`; None where they were not measured.
     """
 
     fmr: float
     similarity: float
     tar: float
+    fmr_low: float | None = None
+    fmr_high: float | None = None
+
+    @property
+    def sure_fmr(self) -> float:
+        """The rate that `similarity` does not exceed, as far as is known: the upper limit, else the estimate."""
+        return self.fmr if self.fmr_high is None else self.fmr_high
 
 
 @dataclass(frozen=True)
@@ -77,12 +85,16 @@ class Thresholds:
     Attributes:
         origin: data set, number of pairs and pipeline of the measurement, for people to read.
         impostor_pairs: number of pairs behind it: no rate below ten over this number is supported.
-        points: operating points with falling `fmr` and rising `similarity`.
+        points: operating points with falling `fmr` and rising `similarity`; all have limits, or none.
+        people: number of people behind it; None where that is not said.
+        limits_origin: where the points' limits come from; empty without limits.
     """
 
     origin: str
     impostor_pairs: int
     points: tuple[OperatingPoint, ...]
+    people: int | None = None
+    limits_origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -248,22 +260,29 @@ def parse_thresholds(read: Reader) -> Thresholds:
     rows = read.document.get("points")
     if not isinstance(rows, list) or not rows:
         raise RecipeError(f"{read.where}: points: expected a list of tables with fmr, similarity and tar")
-    points = []
-    for number, row in enumerate(rows):
-        one = Reader(row, f"{read.where}.points[{number}]")
-        points.append(
-            OperatingPoint(
-                fmr=one.number("fmr", 1e-12, 1.0),  # its logarithm is taken
-                similarity=one.number("similarity", -1.0, 1.0),
-                tar=one.number("tar", 0.0, 1.0),
-            )
-        )
+    points = tuple(_parse_point(Reader(row, f"{read.where}.points[{n}]")) for n, row in enumerate(rows))
     for before, after in pairwise(points):
-        if after.fmr >= before.fmr or after.similarity <= before.similarity:
+        if (before.fmr_high is None) != (after.fmr_high is None):
+            raise RecipeError(f"{read.where}: points: expected limits at all points or at none, got {before}, {after}")
+        if not (after.fmr < before.fmr and after.sure_fmr < before.sure_fmr and after.similarity > before.similarity):
             raise RecipeError(
                 f"{read.where}: points: expected falling fmr and rising similarity, got {before}, {after}"
             )
-    return Thresholds(read.text("origin"), read.integer("impostor_pairs", low=1), tuple(points))
+    return Thresholds(
+        origin=read.text("origin"),
+        impostor_pairs=read.integer("impostor_pairs", low=1),
+        points=points,
+        people=None if read.document.get("people") is None else read.integer("people", low=2),
+        limits_origin=read.text("limits_origin", empty=points[0].fmr_high is None),
+    )
+
+
+def _parse_point(read: Reader) -> OperatingPoint:
+    fmr = read.number("fmr", 1e-12, 1.0)  # its logarithm is taken
+    similarity, tar = read.number("similarity", -1.0, 1.0), read.number("tar", 0.0, 1.0)
+    if read.document.get("fmr_low") is None and read.document.get("fmr_high") is None:
+        return OperatingPoint(fmr, similarity, tar)
+    return OperatingPoint(fmr, similarity, tar, read.number("fmr_low", 0.0, fmr), read.number("fmr_high", fmr, 1.0))
 
 
 def parse_recognizability(read: Reader, dimension: int) -> Recognizability:

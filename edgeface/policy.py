@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from edgeface.errors import ConfigurationError, InputError
+from edgeface.manifest import OperatingPoint
 from edgeface.types import Decision
 
 if TYPE_CHECKING:
@@ -25,9 +26,12 @@ class Policy:
     Attributes:
         threshold: similarity from which on a comparison is a match.
         margin: the best two people must be at least this far apart; nearer is ``ambiguous``.
-        fmr: false match rate of one comparison at `threshold`; None where the caller gave the threshold.
-        fpir: false positive identification rate that was asked for, at the number of people then enrolled; or None.
+        fmr: false match rate of one comparison that `threshold` does not exceed; None where the caller gave the
+            threshold.
+        fpir: false positive identification rate that was asked for, at the number of templates then enrolled; or None.
         origin: where the rate was measured, or that the caller chose the threshold.
+        measured: what the table says of `threshold`: the rate that is expected there and its 95 % limits, of which the
+            upper one is `fmr`; None where the caller gave the threshold.
     """
 
     threshold: float
@@ -35,6 +39,7 @@ class Policy:
     fmr: float | None
     origin: str
     fpir: float | None = None
+    measured: OperatingPoint | None = None
 
     def decide(self, matches: Matches) -> Decision:
         """``match``, ``unknown`` or ``ambiguous`` for the nearest people of one probe."""
@@ -54,6 +59,9 @@ def make_policy(
 ) -> Policy:
     """The policy for an embedder: from a stated false match rate, or from the caller's own threshold.
 
+    A rate that was asked for shall not be exceeded: where the table has confidence limits, the threshold is the one
+    whose upper limit is the asked rate, and the rate to be expected is lower (`Policy.measured`).
+
     The default margin is the similarity that lies between the asked rate and one ten times as high, in the embedder's
     measured table: evidence for the best person that is less than ten times as strong as for the next is ambiguous.
 
@@ -62,9 +70,9 @@ def make_policy(
         fmr: false match rate of one comparison (ISO/IEC 19795-1); 1e-4 unless told. Against N enrolled people the
             false positive identification rate is about N times as high.
         fpir: false positive identification rate instead (ISO/IEC 19795-1): the share of searches for people who are
-            not enrolled that name somebody. It becomes the false match rate at which one of `enrolled` independent
-            comparisons goes wrong so often: 1 - (1 - fpir) ** (1 / enrolled).
-        enrolled: number of people in the gallery, for `fpir`; an empty gallery counts as one person.
+            not enrolled that name somebody; see `comparison_rate`.
+        enrolled: number of templates in the gallery, for `fpir`: each is one more comparison that may go wrong; an
+            empty gallery counts as one.
         threshold: a similarity instead of a rate.
         margin: a similarity instead of the default margin.
 
@@ -85,10 +93,10 @@ def make_policy(
         if not 0.0 < fpir < 1.0:
             raise InputError(f"fpir: expected a rate between 0 and 1, got {fpir!r}")
         if enrolled < 0:
-            raise InputError(f"enrolled: expected a number of people, got {enrolled!r}")
+            raise InputError(f"enrolled: expected a number of templates, got {enrolled!r}")
         fmr = comparison_rate(fpir, enrolled)
-        if manifest.thresholds is not None:  # few people: the table's highest rate is stricter than what was asked
-            fmr = min(fmr, manifest.thresholds.points[0].fmr)
+        if manifest.thresholds is not None:  # few templates: the table's highest rate is stricter than what was asked
+            fmr = min(fmr, manifest.thresholds.points[0].sure_fmr)
     fmr = DEFAULT_FMR if fmr is None else fmr
     if not 0.0 < fmr < 1.0:
         raise InputError(f"fmr: expected a rate between 0 and 1, got {fmr!r}")
@@ -97,7 +105,7 @@ def make_policy(
             f"{manifest.name}: no measured operating points, so no threshold follows from a rate; measure them with "
             "`edgeface eval pairs`, put them under [thresholds] in the recipe, or give threshold="
         )
-    why = "" if fpir is None else f" (for a false positive identification rate of {fpir:g} among {enrolled} people)"
+    why = "" if fpir is None else f" (for a false positive identification rate of {fpir:g} among {enrolled} templates)"
     similarity = threshold_at(manifest.thresholds, fmr, manifest.name, why=why)
     return Policy(
         similarity,
@@ -105,26 +113,49 @@ def make_policy(
         fmr,
         manifest.thresholds.origin,
         fpir,
+        point_at(manifest.thresholds, similarity),
     )
 
 
 def comparison_rate(fpir: float, enrolled: int) -> float:
-    """The false match rate at which one of `enrolled` independent comparisons goes wrong at the rate `fpir`."""
-    return -math.expm1(math.log1p(-fpir) / max(enrolled, 1))
+    """The false match rate at which a search among `enrolled` templates goes wrong at the rate `fpir` at most.
+
+    A search that names somebody has at least one false match among its comparisons, so the share of such searches is
+    at most `enrolled` times the rate of one comparison, however much the comparisons of one face depend on each other
+    (the union bound). Only if they were independent would it be 1 - (1 - fmr) ** enrolled, which is hardly less.
+    """
+    return fpir / max(enrolled, 1)
 
 
 def threshold_at(table: Thresholds, fmr: float, name: str, *, why: str = "") -> float:
-    """The similarity at a rate, linear in log10(rate) between measured points; never an extrapolation."""
+    """The similarity that keeps a rate: linear in log10 of the upper limit (without limits: of the rate) between
+    measured points; never an extrapolation.
+    """
     points = table.points
-    highest, lowest = points[0].fmr, max(points[-1].fmr, PAIRS_PER_RATE / table.impostor_pairs)
+    highest, lowest = points[0].sure_fmr, max(points[-1].sure_fmr, PAIRS_PER_RATE / table.impostor_pairs)
     # A rate that was computed, such as 10 ** -3, may miss the table's end by a rounding error.
     if not lowest * (1 - 1e-9) <= fmr <= highest * (1 + 1e-9):
+        limits = "" if points[0].fmr_high is None else ", upper 95 % limits"
         raise ConfigurationError(
             f"{name}: a false match rate of {fmr:g}{why} is not supported: it was measured from {lowest:g} to "
-            f"{highest:g} "
-            f"({table.impostor_pairs} impostor pairs of {table.origin})"
+            f"{highest:g}{limits} ({table.impostor_pairs} impostor pairs of {table.origin})"
         )
-    return _interpolate([(-math.log10(p.fmr), p.similarity) for p in points], -math.log10(fmr))
+    return _interpolate([(-math.log10(p.sure_fmr), p.similarity) for p in points], -math.log10(fmr))
+
+
+def point_at(table: Thresholds, similarity: float) -> OperatingPoint:
+    """What a table says of a similarity between its ends: rates linear in their logarithm between measured points."""
+
+    def rate(of: list[float]) -> float:
+        along = [(p.similarity, math.log10(max(value, 1e-15))) for p, value in zip(table.points, of, strict=True)]
+        return float(10 ** _interpolate(along, similarity))
+
+    fmr = rate([p.fmr for p in table.points])
+    tar = _interpolate([(p.similarity, p.tar) for p in table.points], similarity)
+    if table.points[0].fmr_high is None:
+        return OperatingPoint(fmr, similarity, tar)
+    low, high = (rate([getattr(p, key) for p in table.points]) for key in ("fmr_low", "fmr_high"))
+    return OperatingPoint(fmr, similarity, tar, low, high)
 
 
 def _margin(table: Thresholds | None, similarity: float) -> float:

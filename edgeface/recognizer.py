@@ -66,7 +66,7 @@ class FaceRecognizer:
         self.gallery = gallery
         self.liveness = liveness
         self.runtimes: Mapping[str, Choice] = {}
-        self._policy = (-1, policy)  # and the number of people that it was made for
+        self._policy = (-1, policy)  # and the number of templates that it was made for
         self._margin: float | None = None
         self._owned = ExitStack()
         self._reload: Callable[[], None] | None = None
@@ -74,13 +74,13 @@ class FaceRecognizer:
     @property
     def policy(self) -> Policy:
         """When a similarity is a match. Where it follows from a false positive identification rate, the threshold rises
-        with the number of people enrolled.
+        with the number of templates enrolled.
 
         Raises:
-            ConfigurationError: so many people are enrolled that the embedder's table does not support the rate.
+            ConfigurationError: so many are enrolled that the embedder's table does not support the rate.
         """
         made_for, policy = self._policy
-        enrolled = -1 if policy.fpir is None else len(self.gallery)
+        enrolled = -1 if policy.fpir is None else self.gallery.template_count
         if enrolled != made_for:
             policy = self._policy_for(enrolled)
             self._policy = (enrolled, policy)  # one assignment: no thread sees the one without the other
@@ -122,7 +122,7 @@ class FaceRecognizer:
             fmr: false match rate of one comparison that the threshold shall keep; 1e-4 unless told. The rate and
                 where it was measured are on `policy`.
             fpir: false positive identification rate of one search instead: the share of strangers who are given a name.
-                The threshold follows from it and from the number of people enrolled.
+                The threshold follows from it and from the number of templates enrolled.
             threshold, margin: similarities instead of the measured ones.
             max_side_px: longest side at which the detector runs.
             threads: CPU threads of one network run.
@@ -152,7 +152,7 @@ class FaceRecognizer:
             made.runtimes = stage.runtimes
             made._reload = stage.reload
             made._margin = margin
-            _ = made.policy  # refuse now what the embedder's table does not support for so many people
+            _ = made.policy  # refuse now what the embedder's table does not support for so many templates
             made._owned = owned.pop_all()
             return made
 
@@ -262,7 +262,7 @@ class FaceRecognizer:
             EnrolmentError: a photograph was refused; `reason` is ``no_face``, ``several_faces`` or one of those of
                 `edgeface.enrolment.Refusal`, `value` and `limit` say what was measured.
             InputError: not a photograph, or not a name.
-            ConfigurationError: with one more person the asked `fpir` is out of the embedder's table.
+            ConfigurationError: with so many more templates the asked `fpir` is out of the embedder's table.
         """
         name = check_name("enroll", name)
         pictures: Sequence[Any] = photos if isinstance(photos, (list, tuple)) else [photos]
@@ -275,7 +275,8 @@ class FaceRecognizer:
         refused += check_agreement(name, embeddings, self.gallery, self.policy, limits)
         refuse(name, refused, force=force)
         if self.policy.fpir is not None:
-            self._policy_for(len(self.gallery) + 1)  # one person too many would end recognition for all
+            # Refused here: one template too many would end recognition for all.
+            self._policy_for(self.gallery.template_count + len(pictures))
         return self.gallery.add(name, embeddings, qualities=[float(quality.score[0]) for quality, _ in views])
 
     def _enrolment_view(self, photo: Any, number: int) -> tuple[Quality, FloatArray]:

@@ -18,6 +18,7 @@ from edgeface.engines.material import gather
 from edgeface.engines.plan import grow, sensitivities
 from edgeface.engines.prepare import prepare
 from edgeface.engines.quantize import Quantized, quantize
+from edgeface.engines.rates import with_thresholds
 from edgeface.engines.store import Artefact, make_manifest, store
 from edgeface.errors import BuildError, GateError
 from edgeface.home import home, model_path
@@ -234,7 +235,7 @@ def _artefact(
         "float_layers": final.float_layers,
         "accuracy": {finding.name: finding.value for finding in final.verdict.findings},
     }
-    base = read_manifest(source)
+    base = with_thresholds(read_manifest(source), final.precision, final.verdict.figures)
     if options.target == "onnxruntime":
         content = _file(final.graph)
         manifest = make_manifest(base, recipe, final.precision, "onnxruntime", content, facts)

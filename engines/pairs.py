@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeface.engines import metrics
+from edgeface.engines.rates import measure_table
 from edgeface.errors import InputError
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def score(pairs: Pairs, photos: list[Photo], embeddings: FloatArray) -> dict[str
     Returns:
         ``accuracy_mean`` and ``accuracy_std`` in percent over the folds, ``pairs_tar`` and ``all_pairs_tar`` with
         ``tar``, ``similarity`` and ``supported`` at 1e-2 to 1e-6, and ``rank1``: the share of photographs of people
-        with several whose nearest other photograph is of the same person.
+        with several whose nearest other photograph is of the same person. ``thresholds`` is the table for a recipe,
+        with confidence limits, or None where there are too few impostor pairs for one.
     """
     row = {photo: index for index, photo in enumerate(photos)}
     first = embeddings[[row[a] for a, _ in pairs.pairs]]
@@ -115,7 +117,15 @@ def score(pairs: Pairs, photos: list[Photo], embeddings: FloatArray) -> dict[str
         "rank1": float(scores.nearest_right.mean()) if len(scores.nearest_right) else None,
         "genuine_pairs": len(scores.genuine),
         "impostor_pairs": scores.impostors,
+        "thresholds": _recipe_table(embeddings, labels, f"all pairs of {len(photos)} photographs"),
     }
+
+
+def _recipe_table(embeddings: FloatArray, labels: IntArray, origin: str) -> dict[str, Any] | None:
+    try:
+        return asdict(measure_table(embeddings, labels, origin))
+    except InputError:  # a handful of people: the figures stand, no rate can be promised from them
+        return None
 
 
 def _table(points: list[metrics.Operating]) -> dict[str, dict[str, Any]]:

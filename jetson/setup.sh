@@ -112,9 +112,18 @@ build_pycuda() {
         pip install --no-binary pycuda -c "$prefix/constraints.txt" pycuda && readlink -f "$cuda" >"$venv/pycuda-cuda"
 }
 
-install_edgeface() { pip install -c "$prefix/constraints.txt" "$here/.." && source_id >"$venv/edgeface-source"; }
+# With what follows faces over time, for `edgeface watch`.
+install_edgeface() {
+    pip install -c "$prefix/constraints.txt" "$here/..[video]" && source_id >"$venv/edgeface-source"
+}
 
-source_id() { cat "$here/../pyproject.toml" "$here/../edgeface/__init__.py" | sha256sum | cut -d ' ' -f 1; }
+# Of all sources, so that an update is installed even under the same version; files that a build makes do not count.
+source_id() {
+    (cd "$here/.." && find pyproject.toml setup.py edgeface engines tools cpp_ext -type f ! -name '_*.cpp' \
+        \( -name '*.py' -o -name '*.pyx' -o -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' -o -name '*.cu' \
+        -o -name '*.toml' \) -print0 | LC_ALL=C sort -z |
+        xargs -0 sha256sum) | sha256sum | cut -d ' ' -f 1
+}
 
 python_packages() {
     if [ -f "$prefix/constraints.txt" ]; then
@@ -148,8 +157,7 @@ add_user() {
 }
 
 install_service() {
-    install -D -m 644 "$here/kiosk.py" "$prefix/jetson/kiosk.py" &&
-        install -D -m 644 "$here/edgeface.service" "$root/etc/systemd/system/edgeface.service" &&
+    install -D -m 644 "$here/edgeface.service" "$root/etc/systemd/system/edgeface.service" &&
         systemctl daemon-reload
 }
 
@@ -159,8 +167,7 @@ system_service() {
     else
         todo "user edgeface" add_user
     fi
-    if cmp -s "$here/edgeface.service" "$root/etc/systemd/system/edgeface.service" &&
-        cmp -s "$here/kiosk.py" "$prefix/jetson/kiosk.py"; then
+    if cmp -s "$here/edgeface.service" "$root/etc/systemd/system/edgeface.service"; then
         done_already "service edgeface"
     else
         todo "service edgeface" install_service

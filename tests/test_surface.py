@@ -59,6 +59,7 @@ Gallery.search(self, probes, *, k=5)
 Gallery.similarities(self, name, probes)
 Gallery.stats(self)
 Gallery.template
+Gallery.template_count
 Gallery.wait_for_index(self, timeout_s=None)
 LivenessDetector(engine)
 LivenessDetector.decide(self, score)

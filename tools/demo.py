@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from edgeface.errors import EdgefaceError
-from edgeface.tools.output import json_option, print_json, print_table, threads_option
+from edgeface.tools.output import describe_rate, json_option, print_json, print_table, threads_option
 
 ENROL = {"Emmanuel Macron": ["emmanuel_macron_2014.jpg"], "Jacinda Ardern": ["jacinda_ardern_2018.jpg"]}
 PROBES = ["emmanuel_macron_2025.jpg", "jacinda_ardern_2022.jpg", "barack_obama_2005.jpg", "rishi_sunak_2020.jpg"]
@@ -73,7 +73,7 @@ def command(out: Path, threads: int | None, as_json: bool) -> None:
         print_json({"rows": rows, "threshold": vars(policy), "runtime": runtime, "picture": out.absolute()})
         return
     print_table(f"enrolled: {', '.join(ENROL)}", list(rows[0]) if rows else [], [list(row.values()) for row in rows])
-    click.echo(f"match from similarity {policy.threshold:.3f}: false match rate {policy.fmr:g} a comparison,")
+    click.echo(describe_rate(policy))
     click.echo(f"  measured on {policy.origin}")
     click.echo(f"runtime: {runtime}; {time.perf_counter() - start:.1f} s")
     click.echo(f"picture: {out.absolute()}")

@@ -154,6 +154,10 @@ def _show(result: dict[str, Any]) -> None:
     ]
     rows = [(a, b, f"{c:.4f}", f"{d:.4f}", e) for a, b, c, d, e in rows]
     print_table("true accept rates", ("over", "FAR", "TAR", "similarity", "note"), rows)
+    if result["thresholds"] is not None:
+        from edgeface.tools.output import print_thresholds
+
+        print_thresholds(result["thresholds"])
     times = [(stage, value["median"], value["p99"]) for stage, value in result["stages_ms"].items()]
     print_table("milliseconds", ("stage", "median", "p99"), times)
 

@@ -10,6 +10,7 @@ import click
 from edgeface.errors import EdgefaceError, InputError
 from edgeface.tools.output import (
     decision_options,
+    describe_rate,
     gallery_option,
     json_option,
     liveness_option,
@@ -80,8 +81,7 @@ def command(
         columns = ("photo", "face", "name", "decision", "similarity", "margin", "liveness")
         shown = len(columns) - (recognizer.liveness is None)
         print_table("people", columns[:shown], [row[:shown] for row in rows])
-        rate = policy.origin if policy.fmr is None else f"false match rate {policy.fmr:g} a comparison"
-        click.echo(f"match from similarity {policy.threshold:.3f}: {rate}")
+        click.echo(describe_rate(policy))
     click.get_current_context().exit(places.exit_code())
 
 

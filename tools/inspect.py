@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgeface.manifest import check_file, read_manifest
-from edgeface.tools.output import json_option, print_json, print_table
+from edgeface.tools.output import json_option, print_json, print_table, print_thresholds
 
 
 @click.command("inspect")
@@ -43,6 +43,8 @@ def command(engine: Path, as_json: bool) -> None:
         *_flat(manifest.build),
     ]
     print_table(str(engine), ("", ""), facts)
+    if manifest.thresholds is not None:
+        print_thresholds(asdict(manifest.thresholds))
     if layers:
         rows = [(row["layer"], row["operator"], row["precision"], row["weights"]) for row in layers]
         print_table("layers", ("layer", "operator", "precision", "weights"), rows)

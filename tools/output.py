@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from edgeface.policy import Policy
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -108,7 +111,7 @@ def decision_options(function: F) -> F:
     """The options that set the threshold of a search."""
     fpir = click.option("--fpir", type=RATE, default=None, callback=_one_threshold,
                         help="False positive identification rate of one search instead, whatever the number of "
-                             "people.")  # fmt: skip
+                             "templates.")  # fmt: skip
     return comparison_options(fpir(function))
 
 
@@ -146,6 +149,8 @@ def print_json(document: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -217,3 +222,28 @@ def progress_bar(title: str, total: int, *, as_bytes: bool = False) -> Iterator[
 
         yield update
         progress.update(task, completed=total)
+
+
+def print_thresholds(table: dict[str, Any]) -> None:
+    """A table of thresholds, as `asdict` gives it: rates with their limits, and where they come from."""
+    rows = []
+    for point in table["points"]:
+        limits = "-" if point["fmr_high"] is None else f"{point['fmr_low']:.3g} - {point['fmr_high']:.3g}"
+        rows.append((f"{point['fmr']:.3g}", limits, f"{point['similarity']:.4f}", f"{point['tar']:.4f}"))
+    print_table("thresholds", ("false match rate", "95 % limits", "similarity", "TAR"), rows)
+    click.echo(f"{table['impostor_pairs']} impostor pairs: {table['origin']}")
+    if table["limits_origin"]:
+        click.echo(f"limits: {table['limits_origin']}")
+
+
+def describe_rate(policy: Policy) -> str:
+    """A policy's threshold and what it costs, in a line."""
+    if policy.fmr is None or policy.measured is None:
+        return f"match from similarity {policy.threshold:.3f}: {policy.origin}"
+    asked = "" if policy.fpir is None else f", for a false positive identification rate of {policy.fpir:g}"
+    at = policy.measured
+    known = "" if at.fmr_low is None else f", 95 % limits {at.fmr_low:.2g} to {at.fmr_high:.2g}"
+    return (
+        f"match from similarity {policy.threshold:.3f}: false match rate of a comparison at most {policy.fmr:.3g}"
+        f"{asked} (measured {at.fmr:.2g}{known})"
+    )

@@ -17,14 +17,16 @@ from edgeface.tools.session import open_recognizer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgeface import FaceRecognizer
+    from edgeface.tools.systemd import ServiceManager
     from edgeface.tools.window import Window
     from edgeface.types import ByteArray
-    from edgeface.video import Frame, FrameResult, RecognitionLoop, Source
+    from edgeface.video import Event, Frame, FrameResult, RecognitionLoop, Source
     from edgeface.video.page import WatchPage
 
 
 @click.command("watch")
-@click.argument("source")
+@click.argument("source", envvar="EDGEFACE_CAMERA")
 @gallery_option
 @model_options
 @decision_options
@@ -67,10 +69,14 @@ def command(
 ) -> None:  # fmt: skip
     """Watch SOURCE and print an event a line, as JSON: who arrived, who left, strangers, a lost camera.
 
-    SOURCE is a camera's number, a video file, a folder of pictures, an rtsp:// or http:// address, csi://0, or a
-    GStreamer pipeline that ends in appsink. Ends with the source, or when interrupted.
+    SOURCE is a camera's number, csi, usb, a video file, a folder of pictures, an rtsp:// or http:// address, csi://0,
+    or a GStreamer pipeline that ends in appsink; or set EDGEFACE_CAMERA. Ends with the source, or when interrupted.
+    Started by systemd, it says when the first frame was processed, and that frames are being processed.
     """
-    from edgeface.video import RecognitionLoop, open_source
+    from edgeface.tools.cameras import camera_place
+    from edgeface.tools.endure import EnduringLoop
+    from edgeface.tools.systemd import ServiceManager
+    from edgeface.video import open_source
 
     if not gallery_path.exists():
         raise EdgefaceError(f"{gallery_path}: no such gallery; `edgeface enroll NAME PHOTO...` makes one")
@@ -80,17 +86,22 @@ def command(
         raise click.UsageError("--require-live needs --liveness MODEL, your own: edgeface ships none")
     with ExitStack() as opened:
         recognizer = opened.enter_context(open_recognizer(gallery_path, options))
-        loop = RecognitionLoop(
+        loop = EnduringLoop(
             recognizer, budget_ms=budget_ms, require_live=require_live, leave_after_s=leave_after_s
         )
         _sinks(loop, opened, socket_path, mqtt_address)
         page = _page(loop, opened, page_port, metrics_port)
-        frames = Remembering(open_source(source, pixel_format=pixel_format))
+        place = camera_place(source, pixel_format=pixel_format)
+        frames = Remembering(open_source(place, pixel_format=pixel_format))
         opened.callback(frames.close)
         if with_window:
             frames.window = _window(opened)
         _end_on_signals(frames, opened)
+        service = ServiceManager()
+        loop.on(lambda event: _tell_of_source(service, event))
+        opened.callback(service.stopping)
         for done, result in enumerate(_results(loop, frames), 1):
+            service.frame_done(_runtimes(recognizer))
             if with_faces:
                 click.echo(_line(result))
             _show(frames, result, page)
@@ -175,6 +186,15 @@ def _picture(frames: Remembering, result: FrameResult) -> ByteArray:
     if frames.last.pixel_format == "nv12":
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_YUV2BGR_NV12), np.uint8)
     return annotate(image, result.faces)
+
+
+def _runtimes(recognizer: FaceRecognizer) -> str:
+    return "; ".join(f"{role} on {choice.runtime}" for role, choice in recognizer.runtimes.items())
+
+
+def _tell_of_source(service: ServiceManager, event: Event) -> None:
+    if event.kind.startswith("source_"):  # not the reason: it names the camera, which may be an address with a password
+        service.status(event.kind.replace("_", " "))
 
 
 def _results(loop: RecognitionLoop, frames: Source) -> Any:

@@ -23,8 +23,6 @@ from edgeface.types import Matches
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from edgeface.gallery.graphs import Graph
-    from edgeface.gallery.rows import Rows
     from edgeface.gallery.vault import Key
     from edgeface.gallery.vectors import Encoding, FloatArray
 
@@ -124,6 +122,11 @@ class Gallery:
     def template(self) -> Encoding:
         """How templates are stored: ``int8`` or ``float32``."""
         return self._store.codec.encoding
+
+    @property
+    def template_count(self) -> int:
+        """Number of templates of all people: how many comparisons a search makes."""
+        return self._sync().view.count
 
     @property
     def encrypted(self) -> bool:
@@ -313,7 +316,7 @@ class Gallery:
                 self._index.apply(change)
             else:
                 self._index.restore(*restored)
-                self._kept = _extent(restored[0], restored[2])
+                self._kept = snapshot.extent(restored[0], restored[2])
             self._seq, self._version = change.seq, version
 
     def _sync(self) -> Searcher:
@@ -332,7 +335,7 @@ class Gallery:
         state = self._index.snapshot()
         if state is None or self.encrypted:  # links tell who resembles whom: an encrypted gallery keeps none
             return
-        extent = _extent(state[0], state[2])
+        extent = snapshot.extent(state[0], state[2])
         changed = sum(abs(new - old) for new, old in zip(extent, self._kept, strict=True))
         if changed > extent[0] // 100:
             dump = self._index.dump()
@@ -344,7 +347,3 @@ class Gallery:
             self._store.keep_setting(self._limit_setting, str(limit))
         except GalleryError as error:
             log.warning("the measured speed of the scan is not kept: %s", error)
-
-
-def _extent(graph: Graph, rows: Rows) -> tuple[int, int]:
-    return len(graph), rows.used - len(rows)

@@ -43,6 +43,11 @@ def snapshot_path(gallery: Path) -> Path:
     return gallery.with_name(gallery.name + ".index")
 
 
+def extent(graph: Graph, rows: Rows) -> tuple[int, int]:
+    """Rows in the graph, and removed ones among them: what makes a kept snapshot old."""
+    return len(graph), rows.used - len(rows)
+
+
 def save(store: Store, dump: Dump) -> bool:
     """Write the snapshot, whole or not at all; False when it cannot be written: then the next opening builds again."""
     header = json.dumps({**_identity(store, dump.kind), "ef": dump.ef, "rows": len(dump.template_ids)}).encode()

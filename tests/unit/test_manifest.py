@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ GOOD = Manifest(
     build={"note": ["kept", 1]},
 )  # fmt: skip
 DOCUMENT: dict[str, Any] = json.loads(GOOD.to_json())
+POINT = {"fmr": 1e-2, "similarity": 0.2, "tar": 0.9}
 OPTIONAL = {"recognizability", "liveness", "build", "thresholds", "max_batch", "head", "input_size", "template"}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -52,6 +54,29 @@ def changed(*path: str | int, to: object) -> str:
         place = place[step]
     place[path[-1]] = to
     return json.dumps(document)
+
+
+def test_a_table_of_thresholds_before_there_were_limits() -> None:
+    document = json.loads(GOOD.to_json())
+    table = document["thresholds"]
+    del table["people"], table["limits_origin"]
+    for point in table["points"]:
+        del point["fmr_low"], point["fmr_high"]
+    assert parse_manifest(json.dumps(document), where="m.json") == GOOD
+
+
+def test_a_table_of_thresholds_with_limits() -> None:
+    points = (OperatingPoint(1e-2, 0.2, 0.9, 8e-3, 1.2e-2), OperatingPoint(1e-3, 0.3, 0.8, 5e-4, 2e-3))
+    limited = dataclasses.replace(GOOD, thresholds=Thresholds("a test", 100_000, points, 50, "50 people"))
+    assert parse_manifest(limited.to_json(), where="m.json") == limited
+    document = json.loads(limited.to_json())
+    document["thresholds"]["points"][1]["fmr_high"] = 1.3e-2
+    with pytest.raises(RecipeError, match="falling fmr"):
+        parse_manifest(json.dumps(document), where="m.json")
+    document["thresholds"]["points"][1]["fmr_high"] = 2e-3
+    document["thresholds"]["limits_origin"] = ""
+    with pytest.raises(RecipeError, match="limits_origin"):
+        parse_manifest(json.dumps(document), where="m.json")
 
 
 def test_what_is_written_is_what_is_read(detector_manifest: Callable[..., Manifest]) -> None:
@@ -121,6 +146,11 @@ def test_no_value_whatever_raises_anything_else(key: str, value: object) -> None
         (("thresholds", "points", 1, "similarity"), 0.2, "falling fmr and rising similarity"),
         (("thresholds", "points", 1), "0.3", "expected a table"),
         (("thresholds", "impostor_pairs"), 0, "impostor_pairs"),
+        (("thresholds", "people"), 1, "people: expected a whole number"),
+        (("thresholds", "points", 0, "fmr_high"), 2e-2, "fmr_low: expected a number"),
+        (("thresholds", "points", 0), {**POINT, "fmr_low": 2e-2, "fmr_high": 3e-2}, "fmr_low: expected a number from"),
+        (("thresholds", "points", 0), {**POINT, "fmr_low": 0, "fmr_high": 9e-3}, "fmr_high: expected a number from"),
+        (("thresholds", "points", 0), {**POINT, "fmr_low": 0, "fmr_high": 2e-2}, "at all points or at none"),
     ],
 )
 def test_hostile_values_are_refused_by_name(path: tuple[str | int, ...], value: object, said: str) -> None:

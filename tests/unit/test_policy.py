@@ -13,7 +13,7 @@ from edgeface import Decision, Matches
 from edgeface.engines.recipe import load_recipe
 from edgeface.errors import ConfigurationError, InputError
 from edgeface.manifest import OperatingPoint, Thresholds
-from edgeface.policy import Policy, make_policy, threshold_at
+from edgeface.policy import Policy, make_policy, point_at, threshold_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +52,48 @@ def test_a_rate_needs_ten_false_matches_behind_it() -> None:
     assert threshold_at(few, 1e-4, "tones") == pytest.approx(0.40)
     with pytest.raises(ConfigurationError, match=r"measured from 0\.0001 .*100000 impostor pairs of a small set"):
         threshold_at(few, 5e-5, "tones")
+
+
+def limited(*factors: float) -> Thresholds:
+    """The table with upper limits so many times as high as the rates, and lower ones so many times as low."""
+    points = [
+        OperatingPoint(fmr, similarity, tar, fmr / factor, fmr * factor)
+        for (fmr, similarity, tar), factor in zip(POINTS, factors, strict=True)
+    ]
+    return Thresholds("limits", 10_000_000, tuple(points), 500, "resampling")
+
+
+def test_with_limits_it_is_the_upper_one_that_keeps_the_rate(embedder_manifest: Callable[..., Manifest]) -> None:
+    table = limited(1.1, 1.5, 4.0)
+    assert threshold_at(table, 1.5e-3, "tones") == pytest.approx(0.30)
+    for fmr in (1e-2, 1e-3, 1e-4):
+        assert threshold_at(table, fmr, "tones") > threshold_at(TABLE, fmr, "tones")
+    with pytest.raises(ConfigurationError, match=r"measured from 4e-05 to 0\.011, upper 95 % limits"):
+        threshold_at(table, 1e-5, "tones")
+    policy = make_policy(embedder_manifest(thresholds=table), fmr=1.5e-3)
+    assert policy.fmr == 1.5e-3
+    assert policy.measured is not None
+    assert policy.measured.fmr == pytest.approx(1e-3)
+    assert policy.measured.fmr_low == pytest.approx(1e-3 / 1.5)
+    assert policy.measured.fmr_high == pytest.approx(1.5e-3)
+    assert policy.measured.tar == pytest.approx(0.98)
+
+
+@given(st.floats(4e-5, 1.1e-2))
+def test_the_upper_limit_at_the_threshold_is_what_was_asked(fmr: float) -> None:
+    table = limited(1.1, 1.5, 4.0)
+    at = point_at(table, threshold_at(table, fmr, "tones"))
+    assert at.fmr_high == pytest.approx(fmr, rel=1e-6)
+    assert at.fmr_low is not None
+    assert at.fmr_low < at.fmr < fmr
+
+
+def test_without_limits_the_measured_rate_has_none(embedder_manifest: Callable[..., Manifest]) -> None:
+    at = make_policy(embedder_manifest(thresholds=TABLE)).measured
+    assert at is not None
+    assert at.fmr == pytest.approx(1e-4)
+    assert (at.fmr_low, at.fmr_high) == (None, None)
+    assert make_policy(embedder_manifest(thresholds=TABLE), threshold=0.3).measured is None
 
 
 def test_a_table_of_one_point_has_that_threshold_only() -> None:
@@ -121,6 +163,10 @@ def test_decisions(similarities: list[float], decision: Decision) -> None:
 def test_the_shipped_embedder_supports_its_documented_rates() -> None:
     table = load_recipe("sface").thresholds
     assert table is not None
-    assert threshold_at(table, 1e-4, "sface") == 0.415
-    for fmr in (1e-3, 1e-4, 1e-5, 1e-6):
-        assert 0.3 < threshold_at(table, fmr, "sface") < 0.6
+    assert point_at(table, 0.415).fmr == pytest.approx(1e-4)
+    for fmr in (1e-3, 1e-4, 1e-5, 2e-6):
+        at = point_at(table, threshold_at(table, fmr, "sface"))
+        assert at.fmr_high == pytest.approx(fmr)
+        assert fmr / 2 < at.fmr < fmr  # no stricter than a factor of two
+    with pytest.raises(ConfigurationError, match="not supported"):
+        threshold_at(table, 1e-6, "sface")

@@ -1,0 +1,206 @@
+"""The service: `edgeface watch` with a made-up camera and systemd's socket, and the unit that starts it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeface import FaceRecognizer
+from edgeface.errors import InferenceError
+from edgeface.tools import endure
+from edgeface.tools.endure import EnduringLoop
+from edgeface.video import FrameResult, RecognitionLoop
+from edgeface.video.sources import Frame
+
+UNIT = Path(__file__).parents[3] / "jetson" / "edgeface.service"
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """`systemd()`: what it was told so far."""
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(address))
+        channel.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+        monkeypatch.setenv("WATCHDOG_USEC", "2000")  # a sign of life with every frame
+
+        def told() -> list[str]:
+            messages = []
+            while True:
+                try:
+                    messages.append(channel.recv(4096).decode())
+                except BlockingIOError:
+                    return messages
+
+        yield told
+
+
+class Camera:
+    """Gives these pictures, one in 30 ms, and fails where there is None; then it gives the last one for ever."""
+
+    def __init__(self, pictures: list[Any]) -> None:
+        self.pictures = pictures
+        self.opened = 0
+
+    def open(self) -> Camera:
+        self.opened += 1
+        return self
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return True
+
+    def read(self, image: Any = None) -> tuple[bool, Any]:
+        time.sleep(0.03)
+        picture = self.pictures.pop(0) if len(self.pictures) > 1 else self.pictures[0]
+        return picture is not None, picture
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_day_of_a_kiosk(
+    systemd: Callable[[], list[str]],
+    with_models: Path,
+    photos: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cli: Callable[..., Any],
+) -> None:
+    gallery = tmp_path / "kiosk.gallery"
+    with FaceRecognizer.open(gallery) as recognizer:
+        recognizer.enroll("ardern", photos["jacinda_ardern_2018"])
+    empty = np.zeros((240, 320, 3), np.uint8)
+    face = photos["jacinda_ardern_2022"]
+    camera = Camera([empty, face, face, face, None, face])
+    monkeypatch.setattr("edgeface.video.capture.opener", lambda place, **_: camera.open)
+    monkeypatch.setenv("EDGEFACE_GALLERY", str(gallery))
+    monkeypatch.setenv("EDGEFACE_CAMERA", "csi")
+    ran = cli("watch", "--runtime", "auto", "--precision", "fp32", "--frames", "8")
+    assert ran.code == 0, ran.err
+    events = [json.loads(line)["event"] for line in ran.out.splitlines()]
+    assert events.index("source_lost") < events.index("source_back")
+    assert "arrived" in events
+    assert camera.opened == 2
+    told = systemd()
+    assert told[0] == "READY=1\nSTATUS=detector on onnxruntime; embedder on onnxruntime"
+    lost, back = told.index("STATUS=source lost"), told.index("STATUS=source back")
+    assert told[lost:back].count("WATCHDOG=1") <= 1  # of the frame that came before the loss and waited
+    assert 5 <= told.count("WATCHDOG=1") <= 7
+    assert told[-1] == "STOPPING=1"
+
+
+def test_a_camera_that_gives_nothing_is_never_ready(
+    systemd: Callable[[], list[str]],
+    with_models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cli: Callable[..., Any],
+) -> None:
+    from edgeface.video.capture import CaptureSource
+
+    gallery = tmp_path / "kiosk.gallery"
+    FaceRecognizer.open(gallery).close()
+    monkeypatch.setattr("edgeface.video.capture.opener", lambda place, **_: Camera([None]).open)
+    original = CaptureSource.__init__
+    monkeypatch.setattr(
+        CaptureSource, "__init__", lambda self, *a, **k: original(self, *a, **{**k, "retry_for_s": 0.1})
+    )
+    assert cli("watch", "0", "--gallery", gallery).code == 0
+    told = systemd()
+    assert [message for message in told if not message.startswith("STATUS=")] == ["STOPPING=1"]
+
+
+def frame(number: int) -> Frame:
+    return Frame(np.zeros((64, 64, 3), np.uint8), number, number / 30, time.perf_counter())
+
+
+@pytest.fixture
+def failing(recognizer: FaceRecognizer, monkeypatch: pytest.MonkeyPatch) -> tuple[EnduringLoop, SimpleNamespace]:
+    """A loop, and `state`: whether runs fail, whether the context is lost, how often engines were loaded again."""
+    state = SimpleNamespace(fails=True, lost=None, reloads=0)
+
+    def step(self: Any, given: Frame) -> FrameResult:
+        if state.fails:
+            raise InferenceError("CUDA call cuStreamSynchronize failed")
+        return FrameResult(given.number, given.time_s, (), (), (), 1.0, {})
+
+    def reload() -> None:
+        state.reloads += 1
+        state.lost = None
+
+    engine = SimpleNamespace(current=state, manifest=recognizer.detector.engine.manifest)
+    made = SimpleNamespace(
+        detector=SimpleNamespace(
+            engine=engine, max_side_px=640, min_score=0.5, max_overlap=0.3, max_faces=10, points="best"
+        ),
+        embedder=SimpleNamespace(engine=engine),
+        liveness=None,
+        reload=reload,
+    )
+    monkeypatch.setattr(RecognitionLoop, "step", step)
+    monkeypatch.setattr("edgeface.video.loop.Detector", lambda *_, **__: None)
+    loop = EnduringLoop(made)  # type: ignore[arg-type]  # what the loop uses of it
+    return loop, state
+
+
+def test_a_failed_frame_does_not_end_it_and_a_lost_context_is_reloaded(
+    failing: tuple[EnduringLoop, SimpleNamespace], caplog: pytest.LogCaptureFixture
+) -> None:
+    loop, state = failing
+    assert loop.step(frame(0)).number == -1  # `edgeface watch` tells systemd of frames from 0 on
+    assert state.reloads == 0
+    state.lost = "an illegal memory access was encountered"
+    assert loop.step(frame(1)).number == -1
+    assert state.reloads == 1
+    state.fails = False
+    assert loop.step(frame(2)).number == 2
+    assert caplog.text.count("is lost: CUDA call") == 2
+    assert "loading the engines again" in caplog.text
+
+
+def test_failures_without_end_end_it(
+    failing: tuple[EnduringLoop, SimpleNamespace], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(endure, "MOST_FAILURES", 3)
+    loop, state = failing
+    with caplog.at_level(logging.CRITICAL):
+        for number in range(2):
+            loop.step(frame(number))
+        state.fails = False
+        loop.step(frame(2))  # one good frame, and the count begins anew
+        state.fails = True
+        for number in range(3, 5):
+            loop.step(frame(number))
+        with pytest.raises(InferenceError):
+            loop.step(frame(5))
+
+
+def test_the_unit_starts_a_command_that_is_there(cli: Callable[..., Any]) -> None:
+    lines = UNIT.read_text().splitlines()
+    settings = dict(
+        pair.split("=", 1)
+        for line in lines
+        if line.startswith("Environment=")
+        for pair in shlex.split(line.removeprefix("Environment="))
+    )
+    (start,) = (line.removeprefix("ExecStart=") for line in lines if line.startswith("ExecStart="))
+    program, *words = start.split()
+    assert program == "/opt/edgeface/venv/bin/edgeface"
+    for name, value in settings.items():
+        words = [word.replace(f"${{{name}}}", value).replace(f"${name}", value) for word in words]
+    assert not any("$" in word for word in words)
+    ran = cli(*(word for word in words if word), "--gallery", "/nowhere/no.gallery", "0")
+    assert ran.code == 1  # not 2: the options are understood
+    assert "no such gallery" in ran.err
+    assert {"EDGEFACE_GALLERY", "EDGEFACE_CAMERA", "EDGEFACE_HOME"} <= settings.keys()

@@ -1,0 +1,42 @@
+"""The recognition loop of a service: a frame that the network fails on is lost, and the service goes on."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from edgeface.errors import InferenceError
+from edgeface.video import FrameResult, RecognitionLoop
+
+if TYPE_CHECKING:
+    from edgeface.video import Frame
+
+log = logging.getLogger(__name__)
+MOST_FAILURES = 100  # frames in a row; then no reload mends it, and whoever started the process must
+
+
+class EnduringLoop(RecognitionLoop):
+    """A `RecognitionLoop` that outlives failed runs; after a lost GPU context it loads the engines again.
+
+    The result of a lost frame has the number -1 and nothing in it. What `FaceRecognizer.reload` raises ends the loop.
+    """
+
+    failures = 0  # frames lost in a row
+
+    def step(self, frame: Frame) -> FrameResult:
+        """See `RecognitionLoop.step`. Raises InferenceError after `MOST_FAILURES` lost frames in a row."""
+        try:
+            result = super().step(frame)
+        except InferenceError as error:
+            self.failures += 1
+            if self.failures >= MOST_FAILURES:
+                raise
+            log.error("frame %d is lost: %s", frame.number, error)
+            parts = (self.recognizer.detector, self.recognizer.embedder, self.recognizer.liveness)
+            engines = (part.engine for part in parts if part is not None)
+            if any(getattr(getattr(engine, "current", None), "lost", None) for engine in engines):
+                log.error("the GPU's context was lost; loading the engines again")
+                self.recognizer.reload()
+            return FrameResult(-1, frame.time_s, (), (), ("frame",), 0.0, {})
+        self.failures = 0
+        return result
