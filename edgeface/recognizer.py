@@ -127,7 +127,7 @@ class FaceRecognizer:
             people = owned.enter_context(
                 Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension, key=key)
             )
-            made = cls(Detector(detecting, max_side_px=max_side_px), embed, people, policy)
+            made = cls(Detector(detecting, max_side_px=max_side_px, points="mean"), embed, people, policy)
             made.runtimes = stage.runtimes
             made._reload = stage.reload
             made._margin = margin
