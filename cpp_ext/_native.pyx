@@ -47,6 +47,7 @@ cdef extern from "kernels.hpp" namespace "edgeface" nogil:
     struct DetectorOptions:
         float score_threshold, nms_iou
         size_t top_k, max_faces
+        float blend_iou
     struct Detection:
         float box[4]
         float score
@@ -188,7 +189,7 @@ cdef const float* floats_of(object array, list held) except? NULL:
 
 
 cdef tuple decoded(object outputs, size, strides, tuple names, float score_threshold, float nms_iou, size_t top_k,
-                   max_faces, int anchors):
+                   max_faces, blend_iou, int anchors):
     cdef DetectorMap maps[16]
     cdef DetectorOptions options
     cdef const Detection* found = NULL
@@ -210,6 +211,7 @@ cdef tuple decoded(object outputs, size, strides, tuple names, float score_thres
     options.nms_iou = nms_iou
     options.top_k = top_k
     options.max_faces = top_k if max_faces is None else max_faces
+    options.blend_iou = 2 if blend_iou is None else blend_iou
     with nogil:
         faces = decode(maps, count, options, &found)
     result = np.empty((faces, 4), np.float32), np.empty(faces, np.float32), np.empty((faces, 5, 2), np.float32)
@@ -221,12 +223,14 @@ cdef tuple decoded(object outputs, size, strides, tuple names, float score_thres
     return result
 
 
-def decode_yunet(outputs, *, size, strides, score_threshold, nms_iou, top_k, max_faces):
-    return decoded(outputs, size, strides, ("cls", "obj", "bbox", "kps"), score_threshold, nms_iou, top_k, max_faces, 1)
+def decode_yunet(outputs, *, size, strides, score_threshold, nms_iou, top_k, max_faces, blend_iou):
+    cdef tuple names = ("cls", "obj", "bbox", "kps")
+    return decoded(outputs, size, strides, names, score_threshold, nms_iou, top_k, max_faces, blend_iou, 1)
 
 
-def decode_scrfd(outputs, *, size, strides, score_threshold, nms_iou, top_k, max_faces, anchors):
-    return decoded(outputs, size, strides, ("score", "bbox", "kps"), score_threshold, nms_iou, top_k, max_faces, anchors)
+def decode_scrfd(outputs, *, size, strides, score_threshold, nms_iou, top_k, max_faces, blend_iou, anchors):
+    cdef tuple names = ("score", "bbox", "kps")
+    return decoded(outputs, size, strides, names, score_threshold, nms_iou, top_k, max_faces, blend_iou, anchors)
 
 
 def l2_normalize(const float[:, ::1] x, out):

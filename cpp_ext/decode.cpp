@@ -1,4 +1,5 @@
-// Detector maps to faces: candidates above the threshold, the best of them, hard non-maximum suppression.
+// Detector maps to faces: candidates above the threshold, the best of them, hard non-maximum suppression, and on
+// request points that all cells of a face agree on.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -88,6 +89,24 @@ void collect(const DetectorMap& map, float threshold, Workspace& work) {
     }
 }
 
+// The points of a face as the mean over all cells that see it, each weighted by what its score has above the threshold:
+// a cell that just fails to be one changes nothing.
+void blend(const Workspace& work, size_t n, const float* box, const DetectorOptions& options, Detection& face) {
+    double sums[10] = {}, total = 0;
+    for (size_t j = 0; j < n; ++j) {
+        const float width = std::min(box[2], work.columns[2][j]) - std::max(box[0], work.columns[0][j]);
+        const float height = std::min(box[3], work.columns[3][j]) - std::max(box[1], work.columns[1][j]);
+        const float common = std::max(width, 0.0f) * std::max(height, 0.0f);
+        if (!(common >= options.blend_iou * ((box[4] + work.columns[4][j]) - common))) continue;
+        const Detection& cell = work.candidates[work.ranking[j].order];
+        const double weight = std::max(cell.score - options.score_threshold, 1e-6f);
+        for (int k = 0; k < 10; ++k) sums[k] += weight * static_cast<double>(cell.landmarks[k]);
+        total += weight;
+    }
+    if (total > 0)  // a box without area overlaps nothing, not even itself
+        for (int k = 0; k < 10; ++k) face.landmarks[k] = static_cast<float>(sums[k] / total);
+}
+
 }  // namespace
 
 size_t decode(const DetectorMap* maps, size_t count, const DetectorOptions& options, const Detection** faces) {
@@ -117,6 +136,7 @@ size_t decode(const DetectorMap* maps, size_t count, const DetectorOptions& opti
         if (!work.alive[j]) continue;
         work.faces.push_back(work.candidates[work.ranking[j].order]);
         const float box[5] = {columns[0][j], columns[1][j], columns[2][j], columns[3][j], columns[4][j]};
+        if (options.blend_iou <= 1) blend(work, n, box, options, work.faces.back());
         loops.suppress(columns, j + 1, n, box, options.nms_iou, work.alive.data());
     }
     *faces = work.faces.data();

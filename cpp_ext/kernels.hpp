@@ -69,6 +69,7 @@ struct DetectorOptions {
     float nms_iou;
     size_t top_k;
     size_t max_faces;
+    float blend_iou = 2.0f;  // cells whose boxes overlap a face's by this much share in its points; above 1: none do
 };
 
 struct Detection {

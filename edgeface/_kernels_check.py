@@ -143,13 +143,13 @@ def detections(
     size: Sequence[int],
     strides: Sequence[int],
     anchors: int,
-    limits: tuple[float, float, int, int | None],
+    limits: tuple[float, float, int, int | None, float | None],
 ) -> tuple[int, int]:
     """A detector's raw maps and options; `names` gives the numbers per anchor of each map. Returns the size."""
-    score_threshold, nms_iou, top_k, max_faces = limits
+    score_threshold, nms_iou, top_k, max_faces, blend_iou = limits
     height, width = pair("size", size, 1)
-    for name, value in (("score_threshold", score_threshold), ("nms_iou", nms_iou)):
-        if not 0 <= value <= 1:
+    for name, value in (("score_threshold", score_threshold), ("nms_iou", nms_iou), ("blend_iou", blend_iou)):
+        if value is not None and not 0 <= value <= 1:
             raise InputError(f"{name}: expected 0 to 1, got {value!r}")
     if top_k < 1 or (max_faces is not None and max_faces < 0):
         raise InputError(f"top_k, max_faces: expected at least 1 and 0, got {top_k} and {max_faces}")

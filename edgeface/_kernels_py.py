@@ -49,9 +49,13 @@ def _finite(*arrays: Array) -> Array:
 
 
 def _select(
-    boxes: Array, scores: Array, landmarks: Array, nms_iou: float, top_k: int, max_faces: int | None
+    boxes: Array, scores: Array, landmarks: Array, threshold: float, nms_iou: float, top_k: int, max_faces: int | None,
+    blend_iou: float | None,
 ) -> tuple[Array, Array, Array]:
-    """Hard non-maximum suppression, best score first; equal scores keep the order of the anchors."""
+    """Hard non-maximum suppression, best score first; equal scores keep the order of the anchors.
+
+    With `blend_iou` a face's points are the mean over all cells whose boxes overlap its own so much.
+    """
     usable = _finite(boxes, landmarks)
     boxes, scores, landmarks = boxes[usable], scores[usable], landmarks[usable]
     order = np.argsort(-scores, kind="stable")[:top_k]
@@ -61,6 +65,8 @@ def _select(
     areas = sides[:, 0] * sides[:, 1]
     alive = np.ones(len(scores), bool)
     kept: list[int] = []
+    points = landmarks.copy()
+    weights = np.maximum(scores - np.float32(threshold), np.float32(1e-6)).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # boxes as large as float32 allows
         for i in range(len(scores)):
             if len(kept) >= limit:
@@ -68,11 +74,15 @@ def _select(
             if not alive[i]:
                 continue
             kept.append(i)
-            shared = np.minimum(boxes[i, 2:], boxes[i:, 2:]) - np.maximum(boxes[i, :2], boxes[i:, :2])
+            shared = np.minimum(boxes[i, 2:], boxes[:, 2:]) - np.maximum(boxes[i, :2], boxes[:, :2])
             shared = np.maximum(shared, np.float32(0))
             common = shared[:, 0] * shared[:, 1]
-            alive[i:] &= ~(common > np.float32(nms_iou) * ((areas[i] + areas[i:]) - common))
-    return boxes[kept], scores[kept], landmarks[kept]
+            union = (areas[i] + areas) - common
+            alive[i:] &= ~(common > np.float32(nms_iou) * union)[i:]
+            if blend_iou is not None and (cells := common >= np.float32(blend_iou) * union).any():
+                sums = (weights[cells, None, None] * landmarks[cells]).cumsum(axis=0)[-1]  # added in order of rank
+                points[i] = sums / weights[cells].cumsum()[-1]
+    return boxes[kept], scores[kept], points[kept]
 
 
 def _maps(outputs: Mapping[str, Array], names: Sequence[str], stride: int) -> list[Array]:
@@ -88,6 +98,7 @@ def decode_yunet(
     nms_iou: float,
     top_k: int = 5000,
     max_faces: int | None = None,
+    blend_iou: float | None = None,
 ) -> tuple[Array, Array, Array]:
     found: list[tuple[Array, Array, Array]] = []
     for stride in strides:
@@ -107,7 +118,7 @@ def decode_yunet(
             landmarks = (kps + np.stack([x, y], axis=1)[:, None]) * step
         found.append((boxes, scores[chosen], landmarks))
     boxes, scores, landmarks = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return _select(boxes, scores, landmarks, nms_iou, top_k, max_faces)
+    return _select(boxes, scores, landmarks, score_threshold, nms_iou, top_k, max_faces, blend_iou)
 
 
 def decode_scrfd(
@@ -119,6 +130,7 @@ def decode_scrfd(
     nms_iou: float,
     top_k: int = 5000,
     max_faces: int | None = None,
+    blend_iou: float | None = None,
     anchors: int = 2,
 ) -> tuple[Array, Array, Array]:
     found: list[tuple[Array, Array, Array]] = []
@@ -134,7 +146,7 @@ def decode_scrfd(
             landmarks = centre[:, None] + kps[chosen].reshape(-1, 5, 2) * step
         found.append((boxes, np.minimum(scores[chosen], np.float32(1)), landmarks))
     boxes, scores, landmarks = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return _select(boxes, scores, landmarks, nms_iou, top_k, max_faces)
+    return _select(boxes, scores, landmarks, score_threshold, nms_iou, top_k, max_faces, blend_iou)
 
 
 def l2_normalize(x: Array, out: Array | None = None) -> Array:

@@ -193,6 +193,7 @@ def decode_yunet(
     nms_iou: float,
     top_k: int = 5000,
     max_faces: int | None = None,
+    blend_iou: float | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Faces from YuNet's maps of one picture.
 
@@ -205,6 +206,8 @@ def decode_yunet(
         nms_iou: of two boxes that overlap by more, the lower score goes.
         top_k: candidates kept before that, best scores first.
         max_faces: most faces returned; None for all.
+        blend_iou: points are the mean over all candidates whose boxes overlap the face's by at least this, weighted by
+            score less threshold; None: the best candidate's alone, as OpenCV has them.
 
     Returns:
         boxes (K, 4) xyxy, scores (K,), landmarks (K, 5, 2), float32, in pixels of the network's input, best first;
@@ -214,10 +217,10 @@ def decode_yunet(
     suppression where OpenCV rounds them to whole pixels.
     """
     names = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
-    network = check.detections(outputs, names, size, strides, 1, (score_threshold, nms_iou, top_k, max_faces))
+    network = check.detections(outputs, names, size, strides, 1, (score_threshold, nms_iou, top_k, max_faces, blend_iou))
     found: tuple[FloatArray, FloatArray, FloatArray] = _side.decode_yunet(
         outputs, size=network, strides=strides, score_threshold=score_threshold, nms_iou=nms_iou, top_k=top_k,
-        max_faces=max_faces,
+        max_faces=max_faces, blend_iou=blend_iou,
     )  # fmt: skip
     return found
 
@@ -231,6 +234,7 @@ def decode_scrfd(
     nms_iou: float,
     top_k: int = 5000,
     max_faces: int | None = None,
+    blend_iou: float | None = None,
     anchors: int = 2,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Faces from the maps of an SCRFD head: scores after the sigmoid, boxes as distances from the cell.
@@ -245,10 +249,10 @@ def decode_scrfd(
     if anchors < 1:
         raise InputError(f"anchors: expected at least 1, got {anchors}")
     names = {"score": 1, "bbox": 4, "kps": 10}
-    network = check.detections(outputs, names, size, strides, anchors, (score_threshold, nms_iou, top_k, max_faces))
+    network = check.detections(outputs, names, size, strides, anchors, (score_threshold, nms_iou, top_k, max_faces, blend_iou))
     found: tuple[FloatArray, FloatArray, FloatArray] = _side.decode_scrfd(
         outputs, size=network, strides=strides, score_threshold=score_threshold, nms_iou=nms_iou, top_k=top_k,
-        max_faces=max_faces, anchors=anchors,
+        max_faces=max_faces, blend_iou=blend_iou, anchors=anchors,
     )  # fmt: skip
     return found
 

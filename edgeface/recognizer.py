@@ -148,7 +148,8 @@ class FaceRecognizer:
             people = owned.enter_context(
                 Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension, key=key)
             )
-            made = cls(Detector(detecting, max_side_px=max_side_px), embed, people, policy, liveness=alive)
+            find = Detector(detecting, max_side_px=max_side_px, points="mean")
+            made = cls(find, embed, people, policy, liveness=alive)
             made.runtimes = stage.runtimes
             made._reload = stage.reload
             made._margin = margin

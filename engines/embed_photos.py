@@ -119,7 +119,8 @@ def _key(photos: Sequence[Path], detector: Detector, embedder: Embedder) -> str:
     digest = hashlib.sha256()
     models = (detector.engine.manifest, embedder.engine.manifest)
     facts: list[Any] = [(m.model_id, m.sha256) for m in models]
-    facts += [detector.max_side_px, detector.min_score, detector.max_overlap, kernels.IMPLEMENTATION]
+    facts += [detector.max_side_px, detector.min_score, detector.max_overlap, detector.points]
+    facts += [kernels.IMPLEMENTATION]
     digest.update(repr(facts).encode())
     for photo in photos:
         try:

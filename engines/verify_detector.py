@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeface.detect import DECODERS
+from edgeface.detect import DECODERS, SAME_FACE
 from edgeface.errors import BuildError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeface.types import FloatArray
 
 #: The scores and overlaps of `edgeface.Detector`, and the overlap at which two boxes are of one face (PASCAL VOC).
-MIN_SCORE, NMS_IOU, SAME_FACE = 0.7, 0.3, 0.5
+MIN_SCORE, NMS_IOU, SAME_BOX = 0.7, 0.3, 0.5
 
 Found = tuple["FloatArray", "FloatArray", "FloatArray"]  # boxes, scores, landmarks of one picture
 
@@ -67,6 +67,7 @@ def decode(recipe: Recipe, outputs: Mapping[str, FloatArray], size: tuple[int, i
             score_threshold=MIN_SCORE,
             nms_iou=NMS_IOU,
             max_faces=100,
+            blend_iou=SAME_FACE,  # as the recogniser does
         )
         for i in range(count)
     ]
@@ -90,7 +91,7 @@ def compare_detectors(reference: list[Found], engine: list[Found]) -> DetectorRe
         for row in range(len(boxes)):
             candidates = np.where(free, overlap[row], 0.0)
             best = int(candidates.argmax()) if len(candidates) else 0
-            if not len(candidates) or candidates[best] < SAME_FACE:
+            if not len(candidates) or candidates[best] < SAME_BOX:
                 continue
             free[best] = False
             width = max(float(boxes[row, 2] - boxes[row, 0]), 1e-6)

@@ -108,7 +108,7 @@ class RecognitionLoop:
         self._detectors = {
             step.max_side_px: Detector(
                 detector.engine, max_side_px=step.max_side_px, min_score=detector.min_score,
-                max_overlap=detector.max_overlap, max_faces=detector.max_faces,
+                max_overlap=detector.max_overlap, max_faces=detector.max_faces, points=detector.points,
             )
             for step in self.budget.steps
         }  # fmt: skip

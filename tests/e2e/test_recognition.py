@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeface import Decision, FaceRecognizer, align_faces
+from edgeface import Decision, Detector, FaceRecognizer, align_faces
 from edgeface.errors import ClosedError, EnrolmentError, GalleryMismatchError, InputError
 
 if TYPE_CHECKING:
@@ -187,6 +187,23 @@ def test_a_known_turn_scale_and_shift_of_the_frame_moves_the_face_likewise(
         assert np.abs(found.landmarks[0] - expected).max() < 0.08 * size, (angle, scale)
         # The same crop, and so nearly the same embedding.
         assert float(embedding @ people.embedder.embed(turned, found.landmarks)[0]) > 0.75, (angle, scale)
+
+
+def test_points_over_all_cells_move_less_under_noise(people: FaceRecognizer, photos: Photos) -> None:
+    """What the recogniser aligns by, against the best cell's points alone, as OpenCV takes them."""
+    engine, random = people.detector.engine, np.random.default_rng(3)
+    moved: dict[str, list[float]] = {"best": [], "mean": []}
+    assert people.detector.points == "mean"
+    for photo in heads(photos, people).values():
+        noisy = [np.clip(photo + random.normal(0, 6, photo.shape), 0, 255).astype(np.uint8) for _ in range(4)]
+        for points, distances in moved.items():
+            detector = Detector(engine, points=points)
+            (still,) = detector.detect(photo)
+            for frame in noisy:
+                (face,) = detector.detect(frame)
+                assert np.allclose(face.boxes, still.boxes, atol=20)
+                distances.append(float(np.linalg.norm(face.landmarks - still.landmarks, axis=-1).mean()))
+    assert np.mean(moved["mean"]) < 0.8 * np.mean(moved["best"])
 
 
 def test_a_mirrored_photograph_has_mirrored_points(people: FaceRecognizer, photos: Photos) -> None:

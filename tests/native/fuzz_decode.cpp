@@ -6,7 +6,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const int height = 1 + bytes.below(70), width = 1 + bytes.below(70), anchors = 1 + bytes.below(2);
     const bool yunet = bytes.bit();
     const edgeface::DetectorOptions options = {static_cast<float>(bytes.below(5)) / 4, static_cast<float>(bytes.below(5)) / 4,
-                                               static_cast<size_t>(1 + bytes.below(50)), static_cast<size_t>(bytes.below(20))};
+                                               static_cast<size_t>(1 + bytes.below(50)), static_cast<size_t>(bytes.below(20)),
+                                               static_cast<float>(bytes.below(6)) / 4};
     edgeface::DetectorMap maps[3];
     std::vector<std::unique_ptr<float[]>> held;
     const auto floats = [&](size_t count) {

@@ -161,6 +161,7 @@ def test_extreme_frames_run(size: tuple[int, int], spot_detector: Callable[..., 
         ({"min_score": float("nan")}, "min_score"),
         ({"max_overlap": 1.0}, "max_overlap"),
         ({"max_faces": 0}, "max_faces"),
+        ({"points": "median"}, "points: expected best or mean, got 'median'"),
     ],
 )
 def test_options_out_of_range_are_refused(

@@ -193,6 +193,7 @@ def test_decode_is_the_reference_and_finite(simd: str, anchors: int, data: st.Da
         "nms_iou": data.draw(st.sampled_from([0.0, 0.3, 0.7, 1.0])),
         "top_k": data.draw(st.sampled_from([1, 7, 5000])),
         "max_faces": data.draw(st.sampled_from([None, 0, 1, 20])),
+        "blend_iou": data.draw(st.sampled_from([None, 0.0, 0.6, 1.0])),
     }
     decode = kernels.decode_yunet if anchors == 1 else kernels.decode_scrfd
     ours, theirs = both(simd, decode, outputs, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -128,6 +129,7 @@ DECODE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (r"cls_8.*shape \(1, 16, 1\), got \(2, 16, 1\)", {"cls_8": np.zeros((2, 16, 1), np.float32)}, {}),
     ("score_threshold: expected 0 to 1, got 1.5", {}, {"score_threshold": 1.5}),
     ("nms_iou: expected 0 to 1, got nan", {}, {"nms_iou": float("nan")}),
+    ("blend_iou: expected 0 to 1, got 1.1", {}, {"blend_iou": 1.1}),
     ("top_k", {}, {"top_k": 0}),
     ("max_faces", {}, {"max_faces": -1}),
     ("strides", {}, {"strides": ()}),
@@ -141,6 +143,26 @@ def test_decode_refuses(message: str, maps: dict[str, Any], options: dict[str, A
     given: dict[str, Any] = {"size": (32, 32), "score_threshold": 0.5, "nms_iou": 0.3, **options}
     with pytest.raises(InputError, match=message):
         kernels.decode_yunet(outputs, **given)
+
+
+@pytest.mark.parametrize("side", ["_kernels_py", "_native"])
+def test_points_are_the_weighted_mean_of_the_cells_that_see_the_face(side: str) -> None:
+    decode = importlib.import_module(f"edgeface.{side}").decode_yunet
+    outputs = yunet()
+    for cell, score, x in ((0, 0.9, 0.0), (1, 0.7, 4.0), (2, 0.8, 100.0)):
+        outputs["cls_8"][cell] = outputs["obj_8"][cell] = score
+        outputs["bbox_8"][cell, :2] = (-cell + 0.2 * cell, 0)  # boxes of 16 px, 1.6 px apart
+        outputs["bbox_8"][cell, 2:] = np.log(2)
+        outputs["kps_8"][cell] = np.tile([x / 8 - cell, 0], 5)
+    outputs["bbox_8"][2, 0] = -1.25  # 6 px from the first: they share 45 %, enough to be suppressed, not to take part
+    options: dict[str, Any] = {"size": (32, 32), "strides": (8, 16, 32), "score_threshold": 0.5, "nms_iou": 0.2}
+    options |= {"top_k": 5000, "max_faces": None}
+    _, scores, best = decode(outputs, **options, blend_iou=None)
+    _, again, mean = decode(outputs, **options, blend_iou=0.6)
+    np.testing.assert_allclose(scores, [0.9], rtol=1e-6)
+    np.testing.assert_array_equal(scores, again)
+    np.testing.assert_allclose(best[0, :, 0], 0.0, atol=1e-6)
+    np.testing.assert_allclose(mean[0, :, 0], (0.4 * 0.0 + 0.2 * 4.0) / 0.6, rtol=1e-5)
 
 
 def test_scrfd_refuses_no_anchors() -> None:
