@@ -43,7 +43,7 @@ def hnsw_extensions() -> list[Extension]:
                 Extension(
                     "edgeface._hnsw",
                     sources=["cpp_ext/hnsw/_hnsw.pyx", "cpp_ext/hnsw/graph.cpp"],
-                    depends=["cpp_ext/hnsw/graph.hpp"],
+                    depends=[str(path) for path in Path("cpp_ext/hnsw").glob("graph*.[hi]*")],
                     include_dirs=["cpp_ext/hnsw"],
                     language="c++",
                     # -isystem /usr/include would hide the compiler's own headers behind it

@@ -52,6 +52,29 @@ class OpenSet:
 
 
 @dataclass(frozen=True)
+class Halves:
+    """One asked rate over many splits of the people into those of the table and those that are searched.
+
+    Attributes:
+        asked: the false positive identification rate.
+        judged: number of splits whose measured rate ten pairs of people or more stand behind; the others do not count.
+        median, least, greatest: of the measured rate over the asked one.
+        within_two: splits in which that is from a half to two. exceeded: in which the asked rate lies below the 95 %
+            limits of the measured one.
+        fnir: mean false negative identification rate.
+    """
+
+    asked: float
+    judged: int
+    median: float
+    least: float
+    greatest: float
+    within_two: int
+    exceeded: int
+    fnir: float
+
+
+@dataclass(frozen=True)
 class _Searches:
     """All rounds' searches, one row each: person searched for, person nearest, similarity; and who was enrolled."""
 
@@ -109,6 +132,45 @@ def open_set(
                 int(searches.known.sum()), fpir.people_pairs, fpir.people_pairs >= LEAST_PAIRS,
             )
         )  # fmt: skip
+    return results
+
+
+def over_halves(
+    embeddings: FloatArray,
+    labels: IntArray,
+    asked: Sequence[float],
+    *,
+    enrolled: int,
+    templates: int = 1,
+    halves: int = 20,
+    rounds: int = 15,
+    seed: int = 1,
+) -> list[Halves]:
+    """`open_set` on `halves` random halves of the people, each with the table of the other half.
+
+    Raises:
+        InputError: as `open_set` and `measure_table`.
+    """
+    people, codes = np.unique(labels, return_inverse=True)
+    random = np.random.default_rng(seed)
+    rows: list[OpenSet] = []
+    for number in range(halves):
+        first = np.isin(codes, random.permutation(len(people))[::2])
+        table = rates.measure_table(embeddings[first], codes[first], "one half")
+        rows += open_set(
+            embeddings[~first], codes[~first], table, asked,
+            enrolled=enrolled, templates=templates, rounds=rounds, seed=seed + number,
+        )  # fmt: skip
+    results = []
+    for rate in asked:
+        judged = [row for row in rows if row.asked == rate and row.supported]
+        if judged:
+            ratios = np.array([row.fpir for row in judged]) / rate
+            within = int(((ratios >= 0.5) & (ratios <= 2.0)).sum())
+            exceeded = sum(row.fpir_low > rate for row in judged)
+            median, least, greatest = (float(value) for value in np.quantile(ratios, (0.5, 0.0, 1.0)))
+            fnir = float(np.mean([row.fnir for row in judged]))
+            results.append(Halves(rate, len(judged), median, least, greatest, within, exceeded, fnir))
     return results
 
 

@@ -157,8 +157,9 @@ add_user() {
 }
 
 install_service() {
-    install -D -m 644 "$here/edgeface.service" "$root/etc/systemd/system/edgeface.service" &&
-        systemctl daemon-reload
+    install -D -m 644 "$here/edgeface.service" "$root/etc/systemd/system/edgeface.service" || return
+    # Where systemd does not run, as while an image is made, there is nothing to reload (sd_booted(3)).
+    if [ -d "$root/run/systemd/system" ]; then systemctl daemon-reload; fi
 }
 
 system_service() {

@@ -45,7 +45,7 @@ OWNERS = {
     "torch": (),
 }
 #: The standard library's and numpy apart, what a module may load when it is imported; the rest waits for its use.
-AT_IMPORT = {"edgeface/": set[str](), "engines/": {"onnx", "onnxruntime", "tomli"}, "tools/": {"click"}}
+AT_IMPORT = {"edgeface/": set[str](), "engines/": {"onnx", "onnxruntime", "tomllib", "tomli"}, "tools/": {"click"}}
 
 
 def sources() -> list[Path]:

@@ -33,6 +33,8 @@ ASKED = (0.1, 0.03, 0.01, 0.003, 0.001)
 @click.option("--photos", "each", type=click.IntRange(2), default=3, show_default=True, help="Of each person, at most.")
 @click.option("--enrolled", type=click.IntRange(1), default=50, show_default=True, help="People in the gallery.")
 @click.option("--templates", type=click.IntRange(1), default=1, show_default=True, help="Photographs enrolled of each.")
+@click.option("--halves", type=click.IntRange(0, 1000), default=0, show_default=True,
+              help="Also split the people anew so many times, and sum up.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of every draw.")
 @click.option("--detector", default="yunet", show_default=True, help="Recipe name or model file.")
 @click.option("--embedder", default="sface", show_default=True, help="Recipe name or model file.")
@@ -40,8 +42,8 @@ ASKED = (0.1, 0.03, 0.01, 0.003, 0.001)
 @threads_option
 @json_option
 def identify(
-    images: Path, most: int, each: int, enrolled: int, templates: int, seed: int, detector: str, embedder: str,
-    precision: str, threads: int | None, as_json: bool,
+    images: Path, most: int, each: int, enrolled: int, templates: int, halves: int, seed: int, detector: str,
+    embedder: str, precision: str, threads: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Open-set identification: FPIR and FNIR measured against the FPIR that was asked for.
 
@@ -50,7 +52,7 @@ def identify(
     have been measured on the same people; its origin says so. Limits are 95 % confidence limits over other people; a
     rate that rests on fewer than ten pairs of people is shown, and not judged.
     """
-    from edgeface.engines.identification import open_set
+    from edgeface.engines.identification import open_set, over_halves
     from edgeface.engines.rates import measure_table, rate_limits
     from edgeface.policy import make_policy
 
@@ -74,6 +76,12 @@ def identify(
         "held_out": measured(table),
         "recipe_table": None if own is None else asdict(own),
         "recipe": [] if own is None else measured(own),
+        "halves": [
+            asdict(row)
+            for row in over_halves(
+                embeddings, labels, ASKED, enrolled=enrolled, templates=templates, halves=halves, seed=seed
+            )
+        ],
         "fmr_at_default": {"threshold": threshold, **asdict(rate_limits(embeddings, labels, threshold))},
     }
     if as_json:
@@ -95,11 +103,23 @@ def _show(result: dict[str, Any]) -> None:
         heads = ("FPIR asked", "FPIR", "95 % limits", "ratio", "people's pairs", "FNIR", "similarity", "strangers",
                  "mates")  # fmt: skip
         print_table(title, heads, rows)
+    if result["halves"]:
+        _show_halves(result["halves"])
     if result["recipe_table"] is not None:
         click.echo(f"table of the model: {result['recipe_table']['origin']}")
     at = result["fmr_at_default"]
     click.echo(f"false match rate at similarity {at['threshold']:.3f}: {at['rate']:.2e}, 95 % limits "
                f"{at['low']:.2e} to {at['high']:.2e} ({at['people_pairs']} pairs of people)")  # fmt: skip
+
+
+def _show_halves(halves: list[dict[str, Any]]) -> None:
+    rows = [
+        (f"{row['asked']:g}", row["judged"], f"{row['median']:.2f}", f"{row['least']:.2f} - {row['greatest']:.2f}",
+         row["within_two"], row["exceeded"], f"{row['fnir']:.4f}")
+        for row in halves
+    ]  # fmt: skip
+    heads = ("FPIR asked", "halves judged", "median ratio", "least - greatest", "within two", "exceeded", "FNIR")
+    print_table("many halves", heads, rows)
 
 
 def _embed(

@@ -2,20 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <mutex>
 #include <queue>
-#include <shared_mutex>
 #include <stdexcept>
 #include <vector>
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "hnswlib/hnswlib.h"
+#include "graph_inside.hpp"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -85,228 +78,93 @@ Dot best_dot() { return dot_plain; }
 
 const Dot chosen_dot = best_dot();
 
-// What hnswlib takes for a vector is the 8 bytes of a row number: the element's label inside the graph.
-class RowSpace : public hnswlib::SpaceInterface<int> {
-public:
-    explicit RowSpace(size_t dimension) : dimension(dimension) {}
-    size_t get_data_size() override { return 0; }  // so an element's data pointer is its label's
-    hnswlib::DISTFUNC<int> get_dist_func() override { return distance; }
-    void* get_dist_func_param() override { return this; }
-
-    const int8_t* row(const void* element) const {
-        uint64_t number;
-        std::memcpy(&number, element, sizeof number);
-        return rows + number * dimension;
-    }
-
-    static int distance(const void* a, const void* b, const void* space) {
-        const RowSpace& self = *static_cast<const RowSpace*>(space);
-        return -chosen_dot(self.row(a), self.row(b), self.dimension);
-    }
-
-    const size_t dimension;
-    int8_t* rows = nullptr;
-    size_t count = 0;
-};
-
-constexpr size_t kMostLinks = 64;  // at most twice as many on the lowest level
-
-using Hnsw = hnswlib::HierarchicalNSW<int>;
-
-// A file's bytes, read once and in order.
-class Bytes {
-public:
-    explicit Bytes(const std::string& path) {
-        const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-        if (file < 0) throw std::runtime_error("cannot open the links");
-        struct stat status = {};
-        if (fstat(file, &status) == 0 && status.st_size > 0) {
-            size_ = static_cast<size_t>(status.st_size);
-            void* mapped = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
-            if (mapped != MAP_FAILED) data_ = static_cast<const char*>(mapped);
-        }
-        close(file);
-        if (data_ == nullptr) throw std::runtime_error("cannot read the links");
-    }
-    ~Bytes() { munmap(const_cast<char*>(data_), size_); }
-    Bytes(const Bytes&) = delete;
-    Bytes& operator=(const Bytes&) = delete;
-
-    const char* take(size_t count) {
-        if (count > size_ - at_) throw std::runtime_error("the links are cut short");
-        at_ += count;
-        return data_ + at_ - count;
-    }
-    template <typename T>
-    T number() {
-        T value;
-        std::memcpy(&value, take(sizeof value), sizeof value);
-        return value;
-    }
-    size_t left() const { return size_ - at_; }
-
-private:
-    const char* data_ = nullptr;
-    size_t size_ = 0, at_ = 0;
-};
-
-void require(bool sound) {
-    if (!sound) throw std::runtime_error("the links do not fit together");
-}
-
-// The links at `list`, at most `most` and each to an element that has them on this level too.
-void check_list(const char* list, size_t most, size_t level, const std::vector<size_t>& levels) {
-    uint16_t count;
-    std::memcpy(&count, list, sizeof count);
-    require(count <= most);
-    for (size_t i = 0; i < count; ++i) {
-        hnswlib::tableint link;
-        std::memcpy(&link, list + sizeof(hnswlib::linklistsizeint) + i * sizeof link, sizeof link);
-        require(link < levels.size() && levels[link] >= level);
-    }
-}
-
-// Refuses a file that hnswlib would take and that would make a search read elsewhere: hnswlib's loadIndex compares only
-// lengths. `model` is an empty graph of the settings that the file must have. Returns the number of elements.
-size_t check_file(const std::string& path, const Hnsw& model, size_t rows) {
-    Bytes bytes(path);
-    require(bytes.number<size_t>() == model.offsetLevel0_);
-    bytes.number<size_t>();  // room: not taken over
-    const auto count = bytes.number<size_t>();
-    require(count >= 1 && count <= rows && count <= bytes.left() / model.size_data_per_element_);
-    require(bytes.number<size_t>() == model.size_data_per_element_);
-    require(bytes.number<size_t>() == model.label_offset_);
-    require(bytes.number<size_t>() == model.offsetData_);
-    const auto highest = bytes.number<int>();
-    const auto entrance = bytes.number<hnswlib::tableint>();
-    require(bytes.number<size_t>() == model.maxM_);
-    require(bytes.number<size_t>() == model.maxM0_);
-    require(bytes.number<size_t>() == model.M_);
-    const auto mult = bytes.number<double>();
-    require(std::abs(mult - model.mult_) <= 1e-9);  // written so that NaN is refused
-    require(bytes.number<size_t>() == model.ef_construction_);
-    const char* lowest = bytes.take(count * model.size_data_per_element_);
-    std::vector<size_t> levels(count);
-    std::vector<const char*> lists(count);
-    for (size_t i = 0; i < count; ++i) {
-        const auto size = bytes.number<unsigned int>();
-        require(size % model.size_links_per_element_ == 0);
-        levels[i] = size / model.size_links_per_element_;
-        lists[i] = bytes.take(size);
-    }
-    require(bytes.left() == 0 && highest >= 0 && entrance < count);
-    require(levels[entrance] == static_cast<size_t>(highest));
-    for (size_t i = 0; i < count; ++i) {
-        const char* element = lowest + i * model.size_data_per_element_;
-        uint64_t label;
-        std::memcpy(&label, element + model.label_offset_, sizeof label);
-        require(label == i && levels[i] <= static_cast<size_t>(highest));
-        check_list(element, model.maxM0_, 0, levels);
-        for (size_t level = 1; level <= levels[i]; ++level)
-            check_list(lists[i] + (level - 1) * model.size_links_per_element_, model.maxM_, level, levels);
-    }
-    return count;
-}
-
 }  // namespace
 
 int32_t dot_rows(const int8_t* a, const int8_t* b, size_t n) { return chosen_dot(a, b, n); }
 
-struct Graph::Inside {
-    Inside(size_t dimension, size_t links, size_t ef_construction)
-        : space(dimension), hnsw(std::make_unique<Hnsw>(&space, 1024, links, ef_construction)) {}
+int Graph::Inside::distance(const int8_t* query, hnswlib::tableint element) const {
+    return -chosen_dot(query, space.rows + element * space.dimension, space.dimension);
+}
 
-    // Searches share, changes exclude: hnswlib's searches are not safe beside its insertions.
-    mutable std::shared_mutex mutex;
-    RowSpace space;
-    std::unique_ptr<Hnsw> hnsw;
-
-    int distance(const int8_t* query, hnswlib::tableint element) const {
-        return -chosen_dot(query, space.rows + element * space.dimension, space.dimension);
-    }
-
-    // Walk down the upper levels, always to the neighbour nearest to the query.
-    hnswlib::tableint entrance(const int8_t* query) const {
-        hnswlib::tableint at = hnsw->enterpoint_node_;
-        int nearest = distance(query, at);
-        for (int level = hnsw->maxlevel_; level > 0; --level) {
-            for (bool moved = true; moved;) {
-                moved = false;
-                auto* list = hnsw->get_linklist(at, level);
-                const auto* links = reinterpret_cast<const hnswlib::tableint*>(list + 1);
-                const size_t count = hnsw->getListCount(list);
-                for (size_t i = 0; i < count; ++i) {
-                    const int d = distance(query, links[i]);
-                    if (d < nearest) nearest = d, at = links[i], moved = true;
-                }
-            }
-        }
-        return at;
-    }
-
-    using Found = std::pair<int, int64_t>;  // negative product, row
-
-    // hnswlib's search of the lowest level (algorithm 2 of the paper), written out because the rows lie outside the
-    // graph: the rows of all neighbours are asked for from memory before the first of them is looked at.
-    std::priority_queue<Found> nearest(const int8_t* query, size_t ef) const {
-        std::priority_queue<Found> best;                                            // the farthest on top
-        std::priority_queue<Found, std::vector<Found>, std::greater<Found>> ahead;  // the nearest on top
-        hnswlib::VisitedList* visited = hnsw->visited_list_pool_->getFreeVisitedList();
-        const hnswlib::tableint start = entrance(query);
-        const int first = distance(query, start);
-        visited->mass[start] = visited->curV;
-        ahead.emplace(first, start);
-        if (!hnsw->isMarkedDeleted(start)) best.emplace(first, start);
-        hnswlib::tableint fresh[2 * kMostLinks];
-        while (!ahead.empty()) {
-            const Found next = ahead.top();
-            if (best.size() >= ef && next.first > best.top().first) break;
-            ahead.pop();
-            auto* list = hnsw->get_linklist0(static_cast<hnswlib::tableint>(next.second));
+// Walk down the upper levels, always to the neighbour nearest to the query.
+hnswlib::tableint Graph::Inside::entrance(const int8_t* query) const {
+    hnswlib::tableint at = hnsw->enterpoint_node_;
+    int nearest = distance(query, at);
+    for (int level = hnsw->maxlevel_; level > 0; --level) {
+        for (bool moved = true; moved;) {
+            moved = false;
+            auto* list = hnsw->get_linklist(at, level);
             const auto* links = reinterpret_cast<const hnswlib::tableint*>(list + 1);
             const size_t count = hnsw->getListCount(list);
-            size_t unseen = 0;
             for (size_t i = 0; i < count; ++i) {
-                const hnswlib::tableint one = links[i];
-                if (visited->mass[one] == visited->curV) continue;
-                visited->mass[one] = visited->curV;
-                const int8_t* row = space.rows + one * space.dimension;
-                for (size_t byte = 0; byte < space.dimension; byte += 64) __builtin_prefetch(row + byte);
-                fresh[unseen++] = one;
-            }
-            for (size_t i = 0; i < unseen; ++i) {
-                const int d = distance(query, fresh[i]);
-                if (best.size() >= ef && d >= best.top().first) continue;
-                ahead.emplace(d, fresh[i]);
-                __builtin_prefetch(hnsw->get_linklist0(fresh[i]));
-                if (hnsw->isMarkedDeleted(fresh[i])) continue;
-                best.emplace(d, fresh[i]);
-                if (best.size() > ef) best.pop();
+                const int d = distance(query, links[i]);
+                if (d < nearest) nearest = d, at = links[i], moved = true;
             }
         }
-        hnsw->visited_list_pool_->releaseVisitedList(visited);
-        return best;
     }
+    return at;
+}
 
-    // One thread inserts, so the element of a row has the row's number inside hnswlib too.
-    void fill(size_t row) {
-        const auto element = static_cast<hnswlib::tableint>(row);
-        auto* list = hnsw->get_linklist0(element);
-        const size_t neighbours = hnsw->getListCount(list);
+// hnswlib's search of the lowest level (algorithm 2 of the paper), written out because the rows lie outside the
+// graph: the rows of all neighbours are asked for from memory before the first of them is looked at.
+std::priority_queue<Graph::Inside::Found> Graph::Inside::nearest(const int8_t* query, size_t ef) const {
+    std::priority_queue<Found> best;                                            // the farthest on top
+    std::priority_queue<Found, std::vector<Found>, std::greater<Found>> ahead;  // the nearest on top
+    hnswlib::VisitedList* visited = hnsw->visited_list_pool_->getFreeVisitedList();
+    const hnswlib::tableint start = entrance(query);
+    const int first = distance(query, start);
+    visited->mass[start] = visited->curV;
+    ahead.emplace(first, start);
+    if (!hnsw->isMarkedDeleted(start)) best.emplace(first, start);
+    hnswlib::tableint fresh[2 * kMostLinks];
+    while (!ahead.empty()) {
+        const Found next = ahead.top();
+        if (best.size() >= ef && next.first > best.top().first) break;
+        ahead.pop();
+        auto* list = hnsw->get_linklist0(static_cast<hnswlib::tableint>(next.second));
         const auto* links = reinterpret_cast<const hnswlib::tableint*>(list + 1);
-        std::vector<int32_t> sum(space.dimension, 0);
-        int32_t living = 0;
-        for (size_t i = 0; i < neighbours; ++i) {
-            if (hnsw->isMarkedDeleted(links[i])) continue;
-            const int8_t* other = space.rows + links[i] * space.dimension;
-            for (size_t c = 0; c < space.dimension; ++c) sum[c] += other[c];
-            ++living;
+        const size_t count = hnsw->getListCount(list);
+        size_t unseen = 0;
+        for (size_t i = 0; i < count; ++i) {
+            const hnswlib::tableint one = links[i];
+            if (visited->mass[one] == visited->curV) continue;
+            visited->mass[one] = visited->curV;
+            const int8_t* row = space.rows + one * space.dimension;
+            for (size_t byte = 0; byte < space.dimension; byte += 64) __builtin_prefetch(row + byte);
+            fresh[unseen++] = one;
         }
-        int8_t* own = space.rows + row * space.dimension;
-        for (size_t c = 0; c < space.dimension; ++c)
-            own[c] = living == 0 ? 0 : static_cast<int8_t>(std::lround(static_cast<double>(sum[c]) / living));
+        for (size_t i = 0; i < unseen; ++i) {
+            const int d = distance(query, fresh[i]);
+            if (best.size() >= ef && d >= best.top().first) continue;
+            ahead.emplace(d, fresh[i]);
+            __builtin_prefetch(hnsw->get_linklist0(fresh[i]));
+            if (hnsw->isMarkedDeleted(fresh[i])) continue;
+            best.emplace(d, fresh[i]);
+            if (best.size() > ef) best.pop();
+        }
     }
-};
+    hnsw->visited_list_pool_->releaseVisitedList(visited);
+    return best;
+}
+
+// One thread inserts, so the element of a row has the row's number inside hnswlib too.
+void Graph::Inside::fill(size_t row) {
+    const auto element = static_cast<hnswlib::tableint>(row);
+    auto* list = hnsw->get_linklist0(element);
+    const size_t neighbours = hnsw->getListCount(list);
+    const auto* links = reinterpret_cast<const hnswlib::tableint*>(list + 1);
+    std::vector<int32_t> sum(space.dimension, 0);
+    int32_t living = 0;
+    for (size_t i = 0; i < neighbours; ++i) {
+        if (hnsw->isMarkedDeleted(links[i])) continue;
+        const int8_t* other = space.rows + links[i] * space.dimension;
+        for (size_t c = 0; c < space.dimension; ++c) sum[c] += other[c];
+        ++living;
+    }
+    int8_t* own = space.rows + row * space.dimension;
+    for (size_t c = 0; c < space.dimension; ++c)
+        own[c] = living == 0 ? 0 : static_cast<int8_t>(std::lround(static_cast<double>(sum[c]) / living));
+}
 
 Graph::Graph(size_t dimension, size_t links, size_t ef_construction)
     : inside_(std::make_unique<Inside>(dimension, links, ef_construction)) {
@@ -358,18 +216,6 @@ size_t Graph::size() const {
     return inside_->hnsw->cur_element_count;
 }
 
-void Graph::save(const std::string& path) const {
-    std::shared_lock lock(inside_->mutex);
-    inside_->hnsw->saveIndex(path);
-}
-
-void Graph::load(const std::string& path) {
-    std::unique_lock lock(inside_->mutex);
-    const Hnsw& now = *inside_->hnsw;
-    const size_t count = check_file(path, now, inside_->space.count);
-    auto loaded = std::make_unique<Hnsw>(&inside_->space);
-    loaded->loadIndex(path, &inside_->space, std::max(count, size_t{1024}));
-    inside_->hnsw = std::move(loaded);
-}
-
 }  // namespace edgeface
+
+#include "graph_file.inl"

@@ -147,16 +147,26 @@ class Index:
             return None if self._graph is None or not self._ef else (self._graph, self._ef, self._rows)
 
     def dump(self) -> Dump | None:
-        """What a snapshot holds, of one moment, where a graph is in use."""
+        """What a snapshot holds, where a graph is in use; by the thread that inserts, or when there is none any more.
+
+        The links are copied without this object's lock: a fifth of a second for 200,000 rows, in which searches and
+        enrolments go on. Nothing is inserted meanwhile; a row that is removed is dead in the dump whether its link says
+        so or not.
+        """
         with self._lock:
-            if self._graph is None or not self._ef:
+            graph = self._graph if self._ef else None
+        if graph is None:
+            return None
+        links = graph.dump()
+        with self._lock:
+            if self._graph is not graph:  # the rows were numbered anew
                 return None
-            count, view = len(self._graph), self._rows.view()
+            count, view = len(graph), self._rows.view()
             alive = np.ones(count, np.uint8) if view.alive is None else view.alive[:count].astype(np.uint8)
             # A checksum tells something about a template: those of removed ones are not kept.
             checksums = np.where(alive == 1, view.checksums[:count], 0).astype("<u4")
             ids = view.template_ids[:count].astype("<i8")
-            return Dump(self._graph.kind, self._ef, ids, checksums, alive, self._graph.dump())
+            return Dump(graph.kind, self._ef, ids, checksums, alive, links)
 
     @property
     def nbytes(self) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from edgeface.engines.identification import LEAST_PAIRS, open_set
+from edgeface.engines.identification import LEAST_PAIRS, open_set, over_halves
 from edgeface.engines.rates import measure_table, rate_limits, with_thresholds
 from edgeface.errors import ConfigurationError, InputError
 from edgeface.manifest import OperatingPoint, Thresholds
@@ -102,6 +103,15 @@ def test_several_templates_of_a_person_keep_the_rate_too() -> None:
     assert row.threshold > few.threshold
 
 
+def test_over_many_halves_the_rate_is_kept() -> None:
+    drawn = people(240, 3, seed=5)
+    (row,) = over_halves(*drawn, (0.1, 1e-6), enrolled=20, templates=2, halves=4)  # no table supports the second
+    assert (row.asked, row.judged, row.exceeded) == (0.1, 4, 0)
+    assert row.least <= row.median <= row.greatest
+    assert row.median < 1.0
+    assert row.within_two >= 3
+
+
 def test_a_rate_that_rests_on_few_pairs_of_people_is_not_judged() -> None:
     table = measure_table(*people(400, 3, seed=1), "half of them")
     rows = open_set(*people(30, 3, seed=3), table, (0.1, 0.003), enrolled=10)
@@ -131,13 +141,12 @@ def test_limits_hold_the_rate_and_narrow_with_people() -> None:
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7])
 def test_the_limits_hold_the_true_rate_of_all_people(threshold: float) -> None:
-    everybody = people(3000, 1, seed=9)
-    truth = rate_limits(*everybody, threshold).rate
+    truth = rate_limits(*people(2000, 1, seed=9), threshold).rate
     held = []
-    for seed in range(60):
-        found = rate_limits(*people(80, 3, seed=100 + seed), threshold)
+    for seed in range(40):
+        found = rate_limits(*people(60, 3, seed=100 + seed), threshold)
         held.append(found.low <= truth <= found.high)
-    assert 0.87 <= np.mean(held) <= 1.0
+    assert np.mean(held) >= 0.85
 
 
 def test_limits_of_people_who_resemble_others_are_wider_than_those_of_chance() -> None:
@@ -160,6 +169,25 @@ def test_faces_that_were_not_found_match_nobody() -> None:
     rows[::2] = 0
     found = rate_limits(rows, labels, -1.0)
     assert found.rate == pytest.approx(0.25, rel=0.02)  # both ends must be seen
+
+
+def test_the_command_shows_what_was_asked_and_what_came(
+    cli: Callable[..., Any], embedder_manifest: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = embedder_manifest(thresholds=measure_table(*people(300, 3, seed=1), "others"))
+    rows, labels = people(200, 3, seed=2)
+    monkeypatch.setattr("edgeface.tools.eval_identify._embed", lambda *given: (rows, labels, manifest))
+    command = ("eval", "identify", "--images", "unread", "--enrolled", "20", "--templates", "2", "--halves", "2")
+    found = json.loads(cli(*command, "--json").out)
+    assert found["templates"] == 2
+    assert found["recipe_table"]["limits_origin"] == "300 people of the same photographs"
+    for key in ("held_out", "recipe"):
+        first = found[key][0]
+        assert first["fpir_low"] < first["fpir"] < first["fpir_high"]
+    assert found["halves"][0]["judged"] == 2
+    shown = cli(*command).out
+    for part in ("95 % limits", "table of the other half", "many halves", "table of the model: others"):
+        assert part in shown
 
 
 def table_for(manifest: Callable[..., Manifest], figures: dict[str, Any], precision: Any = "int8") -> Thresholds:
