@@ -205,6 +205,15 @@ def test_somebody_live_who_turns_out_a_spoof_is_told(opened: FaceRecognizer, hea
     assert results[-2].faces[0].name is None
 
 
+def test_tracks_that_are_gone_are_forgotten(opened: FaceRecognizer, heads: dict[str, Cutout]) -> None:
+    loop = RecognitionLoop(opened, keep_track_s=0.2)
+    nobody = (np.full((HEIGHT, WIDTH, 3), LIVE, np.uint8) for _ in range(10))
+    play(loop, show(heads["em"], LIVE, 5), nobody)
+    assert loop.counts.liveness_looks >= 1
+    assert loop._live is not None
+    assert loop._live.tracks == {}
+
+
 def test_camera_formats_give_the_same(opened: FaceRecognizer, heads: dict[str, Cutout]) -> None:
     import cv2
 
