@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 TARGETS = (0.05, 0.1)  # APCER at which ISO/IEC 30107-3 has BPCER reported: BPCER20 and BPCER10
 ERRORS_PER_RATE = 10  # an APCER asked for needs so many expected errors behind it, of every kind of attack
-BETA_TERMS = 500  # of a continued fraction that converges in about the root of the sample's size
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def beta_share(x: float, a: float, b: float) -> float:
     if x > (a + 1) / (a + b + 2):  # there it converges on the other side
         return 1 - beta_share(1 - x, b, a)
     fraction = 1.0
-    for k in range(BETA_TERMS, 0, -1):
+    for k in range(20 + 4 * math.isqrt(int(max(a, b)) + 1), 0, -1):  # it converges in about the root of these
         m = k // 2
         if k % 2:
             term = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))

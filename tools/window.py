@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -50,14 +51,23 @@ class Window:
         """Let the window work, and say whether it shall stay: false after q, Escape, or when it was closed."""
         import cv2
 
-        key = cv2.waitKey(1)
-        return key not in END_KEYS and cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
+        if cv2.waitKey(1) in END_KEYS:
+            return False
+        try:
+            # Of a closed window Qt says that it is not visible. GTK, which JetPack's OpenCV has, never knows that (-1),
+            # and says -1 of the size instead.
+            visible = cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE)
+            sized = cv2.getWindowProperty(TITLE, cv2.WND_PROP_AUTOSIZE)
+        except cv2.error:  # Qt's answer once its last window is closed
+            return False
+        return visible != 0 and sized >= 0
 
     def close(self) -> None:
         """Take the window away. Closing twice is harmless."""
         import cv2
 
-        cv2.destroyAllWindows()
+        with contextlib.suppress(cv2.error):  # Qt's answer where it was closed already
+            cv2.destroyAllWindows()
 
 
 def _try_elsewhere() -> None:

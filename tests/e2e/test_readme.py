@@ -89,10 +89,14 @@ def test_links_to_files_lead_somewhere(path: Path) -> None:
 
 def test_the_documented_recipe_is_a_recipe() -> None:
     text = (ROOT / "docs/formats/recipe.md").read_text(encoding="utf-8")
-    example, thresholds = blocks(text, "toml")
+    example, liveness, thresholds = blocks(text, "toml")
     recipe = parse_recipe(example + thresholds, Path("/documented.toml"))
     assert recipe.thresholds is not None
     assert recipe.source.file == Path("/mobilefacenet.onnx")
+    other = re.sub(r"(?ms)^\[(output|limits|build)\].*?(?=^\[)", "", example).replace('"embedder"', '"liveness"')
+    model = parse_recipe(f'{other}\n[output]\nscores = "out"\n{liveness}', Path("/documented.toml")).liveness
+    assert model is not None
+    assert (model.classes, model.live) == (("print", "live", "screen"), "live")
 
 
 def test_credits_name_every_photograph_and_model() -> None:

@@ -122,3 +122,29 @@ def test_opencv_without_windows_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(cv2, "getBuildInformation", lambda: "General\n  GUI:                           NONE\n")
     with pytest.raises(MissingDependencyError, match="install opencv-python in its place, or use --page PORT"):
         Window()
+
+
+@pytest.mark.parametrize(
+    ("key", "visible", "sized", "stays"),
+    [
+        (-1, 1.0, 0.0, True),  # Qt
+        (-1, 0.0, 0.0, False),  # Qt, closed
+        (-1, -1.0, 0.0, True),  # GTK
+        (-1, -1.0, -1.0, False),  # GTK, closed
+        (ord("x"), 1.0, 0.0, True),
+        (ord("q"), 1.0, 0.0, False),
+        (27, 1.0, 0.0, False),
+        (-1, None, 0.0, False),  # Qt, after its last window
+    ],
+)
+def test_a_closed_window_and_a_key_end_it(
+    monkeypatch: pytest.MonkeyPatch, key: int, visible: float | None, sized: float, stays: bool
+) -> None:
+    def property_of(title: str, what: int) -> float:
+        if visible is None:
+            raise cv2.error("NULL guiReceiver")
+        return visible if what == cv2.WND_PROP_VISIBLE else sized
+
+    monkeypatch.setattr(cv2, "waitKey", lambda ms: key)
+    monkeypatch.setattr(cv2, "getWindowProperty", property_of)
+    assert Window.__new__(Window).wanted() is stays  # no display is needed to ask

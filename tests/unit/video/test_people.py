@@ -146,6 +146,21 @@ def test_the_best_waiting_view_is_kept_but_none_from_before_a_doubt() -> None:
     assert (int(person.crop[0, 0, 0]), person.crop_quality) == (3, 0.4)
 
 
+def test_a_view_agrees_only_where_it_alone_would_match(gallery: Gallery) -> None:
+    person, view = TrackIdentity(), np.zeros((112, 112, 3), np.uint8)
+    agreed = []
+    for time_s, similarity in enumerate((1.0, 0.9, 0.35, 0.2, 0.9)):  # threshold 0.4, drift below 0.3
+        person.offer(view, 0.9, float(time_s), float("-inf"))
+        template = np.zeros(8, np.float32)
+        template[0], template[7 - time_s] = similarity, np.sqrt(1 - similarity**2)  # alike in the first axis only
+        look(person, gallery, template, time_s=float(time_s))
+        agreed.append(person.agreed_s)
+    assert agreed == [0, 1, 1, 1, 4]
+    person.offer(view, 0.05, 5.0, float("-inf"))
+    look(person, gallery, toward(0.9), 0.05, time_s=5.0)
+    assert person.agreed_s == 4  # too poor a view to say anything
+
+
 def test_the_mean_is_weighted_by_quality(gallery: Gallery) -> None:
     person = TrackIdentity()
     look(person, gallery, toward(0.5), 0.9)
