@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeface.runtime.cuda import Buffer, Gpu
+    from edgeface.runtime.frame import Work
+    from edgeface.runtime.preparer import Preparer
     from edgeface.runtime.tensorrt_log import TensorRtLog
     from edgeface.types import FloatArray
 
@@ -81,6 +83,7 @@ class Slot:
         self._shape: Shape | None = None
         self._input: FloatArray = np.empty(0, np.float32)
         self._context: Any = None
+        self._preparer: Preparer | None = None
         try:
             self._context = engine.create_execution_context()
             if self._context is None:
@@ -121,9 +124,28 @@ class Slot:
         assert stream is not None
         if tensor.shape != self._shape:
             self._bind(tensor.shape)
-        buffers, counts = self._buffers, self._counts
         np.copyto(self._input, tensor)
-        buffers[self._input_name].upload(counts[self._input_name], stream)
+        self._buffers[self._input_name].upload(self._counts[self._input_name], stream)
+        return self._execute(stream)
+
+    def equip(self, preparer: Preparer | None) -> None:
+        """Take what prepares frames on the GPU, or close what was taken."""
+        previous, self._preparer = self._preparer, preparer
+        if previous is not None:
+            previous.close()
+
+    def run_frame(self, work: Work) -> dict[str, FloatArray]:
+        """As `run`, with an input that is prepared on the GPU; wants `equip` before."""
+        stream, preparer = self._stream, self._preparer
+        assert stream is not None
+        assert preparer is not None
+        if work.shape != self._shape:
+            self._bind(work.shape)
+        preparer.prepare(work, self._buffers[self._input_name].address, stream)
+        return self._execute(stream)
+
+    def _execute(self, stream: Stream) -> dict[str, FloatArray]:
+        buffers, counts = self._buffers, self._counts
         self._check(self._context.execute_async_v3(stream.handle), "execute_async_v3")
         for name in self._outputs.values():
             buffers[name].download(counts[name], stream)
@@ -149,6 +171,7 @@ class Slot:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
+        self.equip(None)
         while self._buffers:
             _, buffer = self._buffers.popitem()
             buffer.close()

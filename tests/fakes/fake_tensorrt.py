@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fake_cuda import Misuse
+from fake_faults import Misuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
