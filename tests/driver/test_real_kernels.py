@@ -5,11 +5,18 @@ Each test runs a script in a process of its own (`conftest.py`).
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import host_kernels
 import pytest
 from fake_driver import CLEAN
+
+from edgeface.runtime.cuda_kernels import kernel_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -284,3 +291,23 @@ def test_a_sticky_error_is_closed_and_opened_again(kernels: Kernels, memory: str
     assert "an illegal memory access was encountered; the GPU's context is lost" in seen.pop("said")
     assert seen.pop("between") == CLEAN
     assert seen == CLEAN
+
+
+def test_the_tests_for_a_real_gpu_run_on_the_stand_in(driver: Path) -> None:
+    """So that what runs first on a GPU is not the tests' own mistakes."""
+    facts = kernel_facts()
+    if not facts.built:
+        pytest.skip(f"there are no CUDA kernels: {facts.says}")
+    chosen = "any_thread or facts or mapped_memory or (cpus_tensors and (481 or 8191))"
+    command = [sys.executable, "-W", "ignore", "-m", "pytest", "-m", "gpu", "-k", chosen, "tests/gpu"]
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "LD_PRELOAD": str(driver), "EDGEFACE_HOST_KERNELS": str(host_kernels.compile_kernels())},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert done.stdout.count(".") >= 11, done.stdout

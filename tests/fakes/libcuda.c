@@ -206,6 +206,12 @@ CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t size, CUstream str
     ENTER(1);
     return copy(to, (void *)from, size, stream, __func__);
 }
+CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream)
+{
+    ENTER(1);
+    return copy((void *)to, (void *)from, size, stream, __func__);
+}
+CUresult cuMemGetInfo(size_t *left, size_t *total) { ENTER(1); *total = 8ul << 30, *left = *total - alive[DEVICE] * 4096; return CUDA_SUCCESS; }
 CUresult cuStreamCreate(CUstream *stream, unsigned flags) { ENTER(1); return take((void **)stream, 256, STREAM, 0); }
 CUresult cuStreamDestroy(CUstream stream) { ENTER(1); return give(stream, STREAM, __func__); }
 CUresult cuStreamSynchronize(CUstream stream)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from fake_jetson import Jetson, convert
+from fake_jetson import Jetson
 
 from edgeface import FaceRecognizer
 from edgeface.errors import InferenceError, InputError
@@ -91,16 +91,13 @@ def test_an_iteration_that_is_given_up_gives_its_frames_back(
         assert seen[1] == seen[-1]
 
 
-def test_reload_and_a_lost_context(
+def test_a_lost_context_is_reloaded(
     jetson: Jetson, engines: Path, tmp_path: Path, photos: dict[str, Any]
 ) -> None:
     jetson.build_kernels()
     photo = photos["barack_obama_2005"]
     with FaceRecognizer.open(tmp_path / "a.gallery", prepare="gpu") as recognizer:
         first = recognizer.recognize(photo)[0]
-        convert(engines, "sface")
-        recognizer.reload()
-        assert recognizer.recognize(photo)[0].similarity == first.similarity
         jetson.cuda.fail("cuLaunchKernel", why="an illegal memory access was encountered", sticky=True)
         with pytest.raises(InferenceError, match="context is lost"):
             recognizer.recognize(photo)
