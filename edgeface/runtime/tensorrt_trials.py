@@ -97,7 +97,7 @@ def choose_preparation(
         return False, "asked for"
     if manifest.kind == "liveness":
         if asked == "gpu":
-            raise ConfigurationError(f"{manifest.name}: a liveness model's crops are cut on the CPU; leave out `prepare`")
+            raise ConfigurationError(f"{manifest.name}: a liveness model's crops are cut on the CPU; omit `prepare`")
         return False, "a liveness model's crops are cut there"
     chosen = False
     try:

@@ -56,7 +56,8 @@ def works_of(frame: HeldFrame) -> list[Work]:
     shifts[6], shifts[7] = (-40, -40), (1e6, 0)
     noise = random.normal(0, 2, (8, 5, 2)) * np.minimum(scales, 1)
     faces = Align(frame, (TEMPLATE * scales + shifts + noise).astype(np.float32), TEMPLATE, (112, 112))
-    boxes = [Letterbox.fit(frame, room=room, fixed=fixed) for room in ((640, 640), (320, 320)) for fixed in (False, True)]
+    rooms = ((640, 640), (320, 320))
+    boxes = [Letterbox.fit(frame, room=room, fixed=fixed) for room in rooms for fixed in (False, True)]
     return [*boxes, faces, faces[2:3]]
 
 

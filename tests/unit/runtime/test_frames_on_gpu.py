@@ -21,6 +21,7 @@ from edgeface.errors import (
     MissingDependencyError,
 )
 from edgeface.manifest import ARCFACE_112
+from edgeface.pad import LivenessSpec
 from edgeface.runtime.fake import FakeEngine
 from edgeface.runtime.frame import Align, HeldFrame, Letterbox
 from edgeface.runtime.reload import ReloadableEngine
@@ -101,7 +102,8 @@ def test_the_faster_way_is_chosen(
     monkeypatch.setattr("edgeface.runtime.tensorrt_trials.medians_ms", lambda *sides: [1.0, gpu_takes][: len(sides)])
     with jetson.load(memory="copied", frame_size=(100, 140)) as engine:
         assert engine.prepares_frames == chosen
-        assert engine.prepare_reason == f"measured at load on 100 x 140 px: cpu 1.000 ms, gpu {gpu_takes:.3f} ms"
+        measured = f"measured at load on 100 x 140 px: cpu 1.000 ms, gpu {gpu_takes:.3f} ms"
+        assert engine.prepare_reason == f"{measured}, where the detector has sent the frame to the GPU"
     with jetson.load(memory="copied", prepare="cpu") as engine:
         assert (engine.prepares_frames, engine.prepare_reason) == (False, "asked for")
 
@@ -125,6 +127,17 @@ def test_an_engine_that_takes_no_such_frame(jetson: Jetson) -> None:
 def test_refuses_options_out_of_range(jetson: Jetson, options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
         jetson.load(**options)
+
+
+def test_a_liveness_model_is_the_cpus(jetson: Jetson) -> None:
+    jetson.build_kernels()
+    spec = LivenessSpec(classes=("spoof", "live"), live="live", meaning="logits", crop="square", scale=2.7,
+                        live_from=0.8, spoof_below=0.3)  # fmt: skip
+    path = jetson.write(kind="liveness", liveness=spec, outputs={"scores": "out"}, dimension=0, template=())
+    with load(path) as engine:
+        assert (engine.prepares_frames, engine.prepare_reason) == (False, "a liveness model's crops are cut there")
+    with pytest.raises(ConfigurationError, match="crops are cut on the CPU"):
+        load(path, prepare="gpu")
 
 
 def test_the_gpu_is_refused_for_a_model_of_the_cpu(model_home: Path) -> None:
