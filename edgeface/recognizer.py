@@ -231,7 +231,7 @@ class FaceRecognizer:
         watch.lap("search")
         live: FloatArray | None = None
         if self.liveness is not None:
-            live = self.liveness.scores(frame, faces.boxes)
+            live = self.liveness.scores(frame.image, faces.boxes)
             watch.lap("liveness")
         for index, matches in enumerate(found):
             decision = policy.decide(matches)
