@@ -74,7 +74,8 @@ Recognition(name, person_id, decision, similarity, margin, box, score, landmarks
     liveness=None, liveness_score=None)
 Verification(match, similarity, threshold, fmr)
 align_faces(frame, landmarks, *, size_px=112, pixel_format='bgr')
-load_engine(path, *, threads=None, workers=1, memory='auto', prepare='auto', frame_size=(1080, 1920))
+load_engine(path, *, threads=None, workers=1, memory='auto', prepare='auto', frame_size=(1080, 1920),
+    graphs='off')
 """
 
 ERRORS = [

@@ -104,6 +104,7 @@ def load_engine(
     memory: str = "auto",
     prepare: str = "auto",
     frame_size: Size = (1080, 1920),
+    graphs: str = "off",
 ) -> Engine:
     """Load a model file by the manifest beside it.
 
@@ -116,6 +117,7 @@ def load_engine(
         prepare: where frames become the input of a TensorRT engine: ``cpu``, ``gpu`` or ``auto``, whichever is measured
             faster while loading. onnxruntime's are prepared on the CPU.
         frame_size: height and width in pixels of the frames on which that is measured.
+        graphs: whether a TensorRT engine records runs into CUDA graphs: ``off``, ``on`` or ``auto``.
 
     Raises:
         ModelNotFoundError: the file or its manifest is absent.
@@ -143,4 +145,6 @@ def load_engine(
         return OnnxRuntimeEngine(check_file(file, manifest), manifest, threads=threads)
     from edgeface.runtime.tensorrt import TensorRtEngine
 
-    return TensorRtEngine(file, manifest, workers=workers, memory=memory, prepare=prepare, frame_size=frame_size)
+    return TensorRtEngine(
+        file, manifest, workers=workers, memory=memory, prepare=prepare, frame_size=frame_size, graphs=graphs
+    )

@@ -35,7 +35,7 @@ from edgeface.runtime.tensor import check_tensor
 from edgeface.runtime.tensorrt_checks import check_engine, rebuild_command
 from edgeface.runtime.tensorrt_log import TensorRtLog
 from edgeface.runtime.tensorrt_slot import Signature, Slot
-from edgeface.runtime.tensorrt_trials import check_options, choose_memory, choose_preparation
+from edgeface.runtime.tensorrt_trials import check_options, choose_graphs, choose_memory, choose_preparation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,6 +88,8 @@ class TensorRtEngine:
         prepare: where frames become the network's input: ``cpu``, ``gpu`` (by the CUDA kernels, which must be there),
             or ``auto``: whichever is measured faster from frame to result.
         frame_size: height and width in pixels of the frames on which that is measured.
+        graphs: whether runs of the shape in use are recorded into CUDA graphs: ``off``, ``on``, or ``auto``: where
+            cuda-bindings is installed and the network can be recorded.
 
     Raises:
         InputError: an option is out of range.
@@ -101,6 +103,8 @@ class TensorRtEngine:
         memory_reason: why that kind.
         prepares_frames: whether the GPU prepares frames.
         prepare_reason: why, or why not.
+        records: whether runs are recorded into CUDA graphs.
+        graphs_reason: why, or why not.
     """
 
     def __init__(
@@ -112,8 +116,9 @@ class TensorRtEngine:
         memory: str = "auto",
         prepare: str = "auto",
         frame_size: Size = (1080, 1920),
+        graphs: str = "off",
     ) -> None:
-        check_options(workers=workers, memory=memory, prepare=prepare, frame_size=frame_size)
+        check_options(workers=workers, memory=memory, prepare=prepare, frame_size=frame_size, graphs=graphs)
         trt = import_tensorrt(manifest.runtime)
         version = str(trt.__version__)
         check_engine(path, manifest, version=version)
@@ -145,6 +150,9 @@ class TensorRtEngine:
                     slot.run(np.zeros(self._signature.largest, np.float32))  # first use: what TensorRT allocates lazily
                 self.prepares_frames, self.prepare_reason = choose_preparation(
                     prepare, gpu, self._idle, self._signature, manifest, frame_size
+                )
+                self.records, self.graphs_reason = choose_graphs(
+                    graphs, self._idle, manifest, self._signature.largest
                 )
         except BaseException as error:
             with contextlib.suppress(gpu.driver.Error), gpu:

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeface.errors import EngineError, InferenceError
 from edgeface.runtime.cuda import BUFFERS, Stream, explain
+from edgeface.runtime.cuda_graphs import Graph
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
+
+#: TensorRT's guide: after a change of shape one run must go before a recording, for it does deferred work of its own.
+#: A second one, so that shapes that come once are not recorded.
+RUNS_BEFORE_RECORDING = 2
 
 
 class Signature:
@@ -84,6 +89,9 @@ class Slot:
         self._input: FloatArray = np.empty(0, np.float32)
         self._context: Any = None
         self._preparer: Preparer | None = None
+        self._bindings: Any = None
+        self._graph: Graph | None = None
+        self._runs = 0  # of the shape in use
         try:
             self._context = engine.create_execution_context()
             if self._context is None:
@@ -113,6 +121,7 @@ class Slot:
 
     def _bind(self, shape: Shape) -> None:
         self._shape = None  # what follows may fail half way
+        self._drop_graph()  # TensorRT: a recording is of one state of the context, and this changes it
         self._shapes = self._sizes(shape)
         self._counts = {name: math.prod(size) for name, size in self._shapes.items()}
         self._input = self._buffers[self._input_name].host[: self._counts[self._input_name]].reshape(shape)
@@ -144,12 +153,45 @@ class Slot:
         preparer.prepare(work, self._buffers[self._input_name].address, stream)
         return self._execute(stream)
 
-    def _execute(self, stream: Stream) -> dict[str, FloatArray]:
-        buffers, counts = self._buffers, self._counts
+    def record(self, bindings: Any) -> None:
+        """Record runs into CUDA graphs from now on, or no more where `bindings` is None."""
+        self._bindings = bindings
+        self._drop_graph()
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the shape in use runs as a graph."""
+        return self._graph is not None
+
+    def _drop_graph(self) -> None:
+        graph, self._graph, self._runs = self._graph, None, 0
+        if graph is not None:
+            graph.close()
+
+    def _queue(self, stream: Stream) -> None:
+        """Everything from the input on the GPU to the outputs in page-locked memory."""
         self._check(self._context.execute_async_v3(stream.handle), "execute_async_v3")
         for name in self._outputs.values():
-            buffers[name].download(counts[name], stream)
+            self._buffers[name].download(self._counts[name], stream)
+
+    def _record(self, stream: Stream) -> None:
+        try:
+            self._graph = Graph(self._bindings, stream.handle, lambda: self._queue(stream))
+        except (InferenceError, self._gpu.driver.Error) as error:
+            self._bindings = None
+            said = str(error)  # a log that kept the exception would keep TensorRT's objects alive with it
+            logger.warning("runs are not recorded into CUDA graphs any more: %s", said)
+
+    def _execute(self, stream: Stream) -> dict[str, FloatArray]:
+        buffers, counts = self._buffers, self._counts
+        if self._bindings is not None and self._graph is None and self._runs >= RUNS_BEFORE_RECORDING:
+            self._record(stream)
+        if self._graph is not None:
+            self._graph.launch()
+        else:
+            self._queue(stream)
         stream.synchronize()
+        self._runs += 1
         return {
             meaning: buffers[name].host[: counts[name]].reshape(self._shapes[name]).copy()
             for meaning, name in self._outputs.items()
@@ -167,6 +209,7 @@ class Slot:
             self.settle()  # a run that failed half way has left work on the stream
         except self._gpu.driver.Error as error:
             logger.debug("closing a slot: %s", explain(error))
+        self._drop_graph()
         self._context = None
         stream, self._stream = self._stream, None
         if stream is not None:

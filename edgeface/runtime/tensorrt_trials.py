@@ -12,9 +12,11 @@ import numpy as np
 from edgeface.errors import ConfigurationError, EngineError, InputError, MissingDependencyError
 from edgeface.frames import MAX_PX, MIN_PX
 from edgeface.runtime.cuda import BUFFERS, explain
+from edgeface.runtime.cuda_graphs import import_bindings
 from edgeface.runtime.cuda_kernels import Kernels
 from edgeface.runtime.frame import Align, HeldFrame, Letterbox
 from edgeface.runtime.preparer import Preparer
+from edgeface.runtime.tensorrt_slot import RUNS_BEFORE_RECORDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,12 +30,13 @@ logger = logging.getLogger(__name__)
 
 MEMORY = ("auto", *sorted(BUFFERS))
 PREPARE = ("auto", "cpu", "gpu")
+GRAPHS = ("auto", "off", "on")
 TRIALS = 20  # runs of each side: about 0.1 s of a load
 WARM_UP = 3
 TRIAL_FACES = 4  # in the frame on which an embedder's preparation is measured
 
 
-def check_options(*, workers: int, memory: str, prepare: str, frame_size: Size) -> None:
+def check_options(*, workers: int, memory: str, prepare: str, frame_size: Size, graphs: str) -> None:
     """Refuse an option that is out of range. Raises InputError."""
     if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 16:
         raise InputError(f"workers: expected a whole number from 1 to 16, got {workers!r}")
@@ -41,6 +44,8 @@ def check_options(*, workers: int, memory: str, prepare: str, frame_size: Size) 
         raise InputError(f"memory: expected one of {', '.join(MEMORY)}, got {memory!r}")
     if prepare not in PREPARE:
         raise InputError(f"prepare: expected one of {', '.join(PREPARE)}, got {prepare!r}")
+    if graphs not in GRAPHS:
+        raise InputError(f"graphs: expected one of {', '.join(GRAPHS)}, got {graphs!r}")
     sides = tuple(frame_size) if isinstance(frame_size, (tuple, list)) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and MIN_PX <= side <= MAX_PX for side in sides):
         raise InputError(
@@ -78,6 +83,38 @@ def choose_memory(
             slot.close()
     best = min(times, key=lambda kind: times[kind])
     return best, "measured at load: " + ", ".join(f"{kind} {ms:.3f} ms" for kind, ms in times.items())
+
+
+def choose_graphs(
+    asked: str, slots: Sequence[Slot], manifest: Manifest, largest: tuple[int, ...]
+) -> tuple[bool, str]:
+    """Whether runs are recorded into CUDA graphs, and why. The largest batch of every slot is recorded here.
+
+    Raises:
+        MissingDependencyError: ``on`` was asked for, and cuda-bindings is not installed.
+        EngineError: ``on`` was asked for, and a run cannot be recorded.
+    """
+    if asked == "off":
+        return False, "not asked for"
+    try:
+        bindings = import_bindings()
+    except MissingDependencyError as error:
+        if asked == "on":
+            raise
+        return False, str(error)
+    tensor = np.zeros(largest, np.float32)
+    for slot in slots:
+        slot.record(bindings)
+        for _ in range(RUNS_BEFORE_RECORDING + 1):
+            slot.run(tensor)
+    if all(slot.recorded for slot in slots):
+        return True, "recorded at load"
+    for slot in slots:
+        slot.record(None)
+    reason = "a run of this network cannot be recorded; the log has the reason"
+    if asked == "on":
+        raise EngineError(f"{manifest.name}: graphs='on', but {reason}")
+    return False, reason
 
 
 def choose_preparation(

@@ -39,6 +39,7 @@ class FakeCuda:
         self.streams: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self.retained = 0
         self.modules = 0
+        self.graphs: list[Any] = []
         self.broken: str | None = None
         self._faults: dict[str, tuple[int, str, bool]] = {}
         self._stacks = threading.local()
@@ -109,11 +110,14 @@ class FakeCuda:
             raise Misuse(f"{size} bytes at {address:#x}, where {start + len(block) - address} are left")
         return block[address - start : address - start + size]
 
-    def enqueue(self, handle: int, work: Callable[[], None]) -> None:
+    def enqueue(self, handle: int, work: Callable[[], None]) -> bool:
+        """Queue what the stream shall do; whether it only records it for a graph."""
         stream = self.streams.get(handle)
         if stream is None:
             raise Misuse(f"stream {handle} was destroyed or never made")
-        stream.queue.append(work)
+        recorded = stream.recording is not None
+        (stream.recording if recorded else stream.queue).append(work)
+        return recorded
 
     def assert_current(self, what: str) -> None:
         if self.current() is None:
@@ -195,11 +199,14 @@ class FakeCuda:
                 assert flags == 1, "a blocking stream waits for the legacy default stream"
                 self.handle = world.address(0)
                 self.queue: list[Callable[[], None]] = []
+                self.recording: list[Callable[[], None]] | None = None
                 world.streams[self.handle] = self
 
             @native
             def synchronize(self) -> None:
                 world.enter("cuStreamSynchronize")
+                if self.recording is not None:
+                    raise Misuse("waiting for a stream that records")
                 while self.queue:
                     self.queue.pop(0)()
 

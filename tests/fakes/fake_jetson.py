@@ -96,6 +96,7 @@ def jetson(
     assert cuda.leaks == []
     assert cuda.memory_in_use() == 0
     assert cuda.modules == 0
+    assert cuda.graphs == []
     assert cuda.retained == 0
     assert list(cuda.streams) == []
     assert trt.alive == {"Runtime": 0, "ICudaEngine": 0, "IExecutionContext": 0}
