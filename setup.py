@@ -1,10 +1,14 @@
-"""Builds the native module. Everything else about the package stands in pyproject.toml."""
+"""Builds the native module, and the CUDA kernels where nvcc is. The rest of the package stands in pyproject.toml."""
 
 import os
+import runpy
+import shutil
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 PACKAGES = {
     "edgeface": "edgeface",
@@ -54,14 +58,34 @@ def hnsw_extensions() -> list[Extension]:
     return []
 
 
+class BuildNative(build_ext):
+    """The extensions, then the CUDA kernels: package data that only a compiler can make."""
+
+    def run(self) -> None:
+        super().run()
+        built = Path(self.build_lib, "edgeface")
+        line = runpy.run_path("cpp_ext/cuda/fatbin.py")["compile_kernels"](built)
+        print(f"\n==== {line} ====\n", file=sys.stderr)
+        if self.inplace or self.editable_mode:
+            for name in ("_cuda.fatbin", "_cuda.json"):
+                Path("edgeface", name).unlink(missing_ok=True)
+                if (built / name).exists():
+                    shutil.copy(built / name, "edgeface")
+
+    def get_outputs(self) -> list[str]:
+        made = [str(path) for path in sorted(Path(self.build_lib, "edgeface").glob("_cuda.*"))]
+        return [*super().get_outputs(), *made]
+
+
 setup(
+    cmdclass={"build_ext": BuildNative},
     ext_modules=cythonize([NATIVE, *hnsw_extensions()]),
     # Also beside the sources: Python started in this folder finds ./edgeface before the installed package.
     options={"build_ext": {"inplace": True}},
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={
-        "edgeface": ["py.typed"],
+        "edgeface": ["py.typed", "_cuda.fatbin", "_cuda.json"],
         "edgeface.engines": ["recipes/*.toml"],
         "edgeface.tools": ["demo_photos/*"],
     },

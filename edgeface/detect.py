@@ -9,7 +9,8 @@ import numpy as np
 
 from edgeface import kernels
 from edgeface.errors import ConfigurationError, InputError
-from edgeface.frames import check_frame
+from edgeface.runtime.engine import run_frame
+from edgeface.runtime.frame import GRID, HeldFrame, Letterbox
 from edgeface.types import Faces
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from edgeface.runtime.engine import Engine
     from edgeface.types import FloatArray
 
-GRID = 32  # the coarsest stride of the heads: the network's sides are multiples of it
 DECODERS = {"yunet": kernels.decode_yunet, "scrfd": kernels.decode_scrfd}
 #: What each head's decoder reads, one map for each stride: ``cls_8``, ``cls_16`` and so on.
 MAPS = {"yunet": ("cls", "obj", "bbox", "kps"), "scrfd": ("score", "bbox", "kps")}
@@ -92,7 +92,8 @@ class Detector:
         """Find the faces of one frame.
 
         Args:
-            frame: (H, W, 3) uint8 BGR, sides of 32 to 8192 px, or another array that `pixel_format` describes.
+            frame: (H, W, 3) uint8 BGR, sides of 32 to 8192 px, or another array that `pixel_format` describes; or a
+                `HeldFrame`, which knows its own format.
             pixel_format: ``bgr``, or a camera's own such as ``nv12``, as `edgeface.kernels.letterbox` takes them.
 
         Returns:
@@ -101,30 +102,30 @@ class Detector:
         Raises:
             InputError: not a frame. InferenceError: the runtime failed. ClosedError: the engine was closed.
         """
-        if pixel_format == "bgr":
-            frame = check_frame(frame)
-        height, width = kernels.frame_size(frame, pixel_format=pixel_format)
-        resized, canvas = self._geometry(height, width)
+        if isinstance(frame, HeldFrame):
+            return self._detect(frame)
+        with HeldFrame(frame, pixel_format=pixel_format) as held:
+            return self._detect(held)
+
+    def _detect(self, frame: HeldFrame) -> Faces:
         manifest = self.engine.manifest
-        tensor = self._tensor(canvas)
-        kernels.letterbox(
-            frame,
-            tensor[0],
-            resized=resized,
-            pixel_format=pixel_format,
-            color=manifest.preprocessing.color,
-            mean=manifest.preprocessing.mean,
-            std=manifest.preprocessing.std,
-        )
+        fixed = manifest.input_size
+        work = Letterbox.fit(frame, room=fixed or (self.max_side_px, self.max_side_px), fixed=fixed is not None)
+        outputs = run_frame(self.engine, work)
+        if outputs is None:
+            tensor = self._tensor(work.canvas)
+            work.fill(tensor, manifest.preprocessing)
+            outputs = self.engine.run(tensor)
         boxes, scores, landmarks = DECODERS[manifest.head](
-            self.engine.run(tensor),
-            size=canvas,
+            outputs,
+            size=work.canvas,
             score_threshold=self.min_score,
             nms_iou=self.max_overlap,
             max_faces=self.max_faces,
             blend_iou=SAME_FACE if self.points == "mean" else None,
         )
         # Centres of pixels map to centres of pixels: x_frame + 0.5 = (x_network + 0.5) * ratio.
+        (height, width), resized = frame.size, work.resized
         ratio = np.array([width / resized[1], height / resized[0]], np.float32)
         shift: FloatArray = (ratio - np.float32(1)) * np.float32(0.5)
         points: FloatArray = landmarks * ratio + shift
@@ -136,16 +137,6 @@ class Detector:
         if tensor is None or tensor.shape[2:] != canvas:
             tensor = self._kept.tensor = np.empty((1, 3, *canvas), np.float32)
         return tensor
-
-    def _geometry(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Sizes (height, width) of the picture inside the network's input, and of that input."""
-        fixed = self.engine.manifest.input_size
-        room = fixed or (self.max_side_px, self.max_side_px)
-        shrink = min(1.0, room[0] / height, room[1] / width)
-        resized = (max(1, round(height * shrink)), max(1, round(width * shrink)))
-        if fixed is not None:
-            return resized, fixed
-        return resized, (-(-resized[0] // GRID) * GRID, -(-resized[1] // GRID) * GRID)
 
 
 def _check_network(manifest: Manifest) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from edgeface import kernels
 from edgeface.errors import ConfigurationError, InferenceError, InputError
-from edgeface.frames import check_frame, check_landmarks
+from edgeface.frames import check_landmarks
+from edgeface.runtime.engine import prepares_frames, run_frame
+from edgeface.runtime.frame import Align, HeldFrame
 
 if TYPE_CHECKING:
     from edgeface.runtime.engine import Engine
@@ -53,7 +55,7 @@ class Embedder:
         """Embed faces of one frame: aligned straight into the network's input, all in one run where it allows.
 
         Args:
-            frame: (H, W, 3) uint8 BGR.
+            frame: (H, W, 3) uint8 BGR, or a `HeldFrame`.
             landmarks: (N, 5, 2) or (5, 2), (x, y) pixels of the frame, in the order of `Faces.landmarks`.
 
         Returns:
@@ -63,25 +65,46 @@ class Embedder:
             InputError: not a frame, or not points. InferenceError: the runtime failed, or gave no direction
             (NaN or all zeros). ClosedError: the engine was closed.
         """
-        return self.run(self.prepare(frame, landmarks))
+        if isinstance(frame, HeldFrame):
+            return self.run(self.prepare(frame, landmarks))
+        with HeldFrame(frame) as held:
+            return self.run(self.prepare(held, landmarks))
 
-    def prepare(self, frame: Any, landmarks: Any) -> FloatArray:
-        """The network's input for some faces: (N, 3, H, W) float32, aligned and scaled as the manifest says."""
-        manifest = self.engine.manifest
-        assert manifest.input_size is not None  # held by the manifest's reader
-        points = check_landmarks(landmarks)
-        tensor = np.empty((len(points), 3, *manifest.input_size), np.float32)
-        given = manifest.preprocessing
-        kernels.align(
-            check_frame(frame), points, self._template, tensor, color=given.color, mean=given.mean, std=given.std
-        )
+    @overload
+    def prepare(self, frame: HeldFrame, landmarks: Any) -> FloatArray | Align: ...
+
+    @overload
+    def prepare(self, frame: Any, landmarks: Any) -> FloatArray: ...
+
+    def prepare(self, frame: Any, landmarks: Any) -> FloatArray | Align:
+        """The network's input for some faces: (N, 3, H, W) float32, aligned and scaled as the manifest says.
+
+        Of a `HeldFrame` and an engine that prepares frames itself: the work for that engine, undone as yet.
+        """
+        size = self.engine.manifest.input_size
+        assert size is not None  # held by the manifest's reader
+        held = frame if isinstance(frame, HeldFrame) else HeldFrame(frame)
+        work = Align(held, check_landmarks(landmarks), self._template, size)
+        return work if held is frame and prepares_frames(self.engine) else self._on_cpu(work)
+
+    def _on_cpu(self, work: Align) -> FloatArray:
+        tensor = np.empty(work.shape, np.float32)
+        work.fill(tensor, self.engine.manifest.preprocessing)
         return tensor
 
-    def run(self, tensor: FloatArray) -> FloatArray:
+    def _outputs(self, part: FloatArray | Align) -> FloatArray:
+        if isinstance(part, Align):
+            outputs = run_frame(self.engine, part)
+            if outputs is not None:
+                return outputs["embedding"]
+            part = self._on_cpu(part)
+        return self.engine.run(part)["embedding"]
+
+    def run(self, tensor: FloatArray | Align) -> FloatArray:
         """Embeddings of what `prepare` gave: (N, dimension) float32 rows of length 1."""
         count = len(tensor)
         step = self.max_batch or max(count, 1)
-        parts = [self.engine.run(tensor[i : i + step])["embedding"] for i in range(0, count, step)]
+        parts = [self._outputs(tensor[i : i + step]) for i in range(0, count, step)]
         if not parts:
             return np.empty((0, self.dimension), np.float32)
         raw = np.concatenate(parts) if len(parts) > 1 else parts[0]

@@ -19,6 +19,7 @@ from edgeface.overlap import overlapped
 from edgeface.policy import Policy, make_policy
 from edgeface.quality import Quality
 from edgeface.runtime.choice import is_file
+from edgeface.runtime.frame import HeldFrame
 from edgeface.runtime.stage import Stage
 from edgeface.types import Decision, Recognition, Verification
 
@@ -106,6 +107,8 @@ class FaceRecognizer:
         margin: float | None = None,
         max_side_px: int = 640,
         threads: int | None = None,
+        prepare: str = "auto",
+        frame_size: tuple[int, int] = (1080, 1920),
         key: Key | None = None,
     ) -> FaceRecognizer:
         """Open a gallery file, made when absent, with models from the model folder.
@@ -126,6 +129,8 @@ class FaceRecognizer:
             threshold, margin: similarities instead of the measured ones.
             max_side_px: longest side at which the detector runs.
             threads: CPU threads of one network run.
+            prepare, frame_size: whether TensorRT's frames are prepared on the ``cpu`` or the ``gpu``; ``auto`` measures
+                both on frames of that height and width, and `runtimes` has the figures.
             key: of an encrypted gallery, as for `Gallery.open`.
 
         Raises:
@@ -136,6 +141,7 @@ class FaceRecognizer:
         with ExitStack() as owned:
             models = {"detector": detector, "embedder": embedder}
             shared: dict[str, Any] = {"precision": precision, "runtime": runtime, "threads": threads}
+            shared |= {"prepare": prepare, "frame_size": frame_size}
             options = dict.fromkeys(models, shared)
             if liveness is not None:
                 models["liveness"] = liveness
@@ -188,9 +194,10 @@ class FaceRecognizer:
             ClosedError: this recogniser was closed.
         """
         watch = Stopwatch(stages_ms)
-        faces = self.detector.detect(frame)
-        watch.lap("detect")
-        return self._identify(frame, faces, watch)
+        with HeldFrame(frame) as held:
+            faces = self.detector.detect(held)
+            watch.lap("detect")
+            return self._identify(held, faces, watch)
 
     def recognize_each(self, frames: Iterable[Any]) -> Iterator[list[Recognition]]:
         """Say who is in frame after frame; the next one's faces are found while this one's are embedded.
@@ -208,12 +215,13 @@ class FaceRecognizer:
             Also what `recognize` and `frames` raise, in their turn; it ends the iteration.
         """
 
-        def identify(frame: Any, faces: Faces) -> list[Recognition]:
-            return self._identify(frame, faces, Stopwatch(None))
+        def identify(held: HeldFrame, faces: Faces) -> list[Recognition]:
+            with held:
+                return self._identify(held, faces, Stopwatch(None))
 
-        return overlapped(frames, self.detector.detect, identify)
+        return overlapped((HeldFrame(frame) for frame in frames), self.detector.detect, identify)
 
-    def _identify(self, frame: Any, faces: Faces, watch: Stopwatch) -> list[Recognition]:
+    def _identify(self, frame: HeldFrame, faces: Faces, watch: Stopwatch) -> list[Recognition]:
         tensor = self.embedder.prepare(frame, faces.landmarks)
         watch.lap("align")
         embeddings = self.embedder.run(tensor)
@@ -223,7 +231,7 @@ class FaceRecognizer:
         watch.lap("search")
         live: FloatArray | None = None
         if self.liveness is not None:
-            live = self.liveness.scores(frame, faces.boxes)
+            live = self.liveness.scores(frame.image, faces.boxes)
             watch.lap("liveness")
         for index, matches in enumerate(found):
             decision = policy.decide(matches)
@@ -281,17 +289,18 @@ class FaceRecognizer:
         return self.gallery.add(name, embeddings, qualities=[float(quality.score[0]) for quality, _ in views])
 
     def _enrolment_view(self, photo: Any, number: int) -> tuple[Quality, FloatArray]:
-        faces = self.detector.detect(photo)
-        if len(faces) == 0:
-            raise EnrolmentError(f"photograph {number}: expected one face, got none", reason="no_face")
-        if len(faces) > 1:
-            raise EnrolmentError(
-                f"photograph {number}: expected one face, got {len(faces)}; crop it to the person",
-                reason="several_faces",
-                value=len(faces),
-                limit=1,
-            )
-        embedding = self.embedder.embed(photo, faces.landmarks)
+        with HeldFrame(photo) as held:
+            faces = self.detector.detect(held)
+            if len(faces) == 0:
+                raise EnrolmentError(f"photograph {number}: expected one face, got none", reason="no_face")
+            if len(faces) > 1:
+                raise EnrolmentError(
+                    f"photograph {number}: expected one face, got {len(faces)}; crop it to the person",
+                    reason="several_faces",
+                    value=len(faces),
+                    limit=1,
+                )
+            embedding = self.embedder.embed(held, faces.landmarks)
         quality = Quality.of_view(align_faces(photo, faces.landmarks), faces)
         return quality.with_embeddings(embedding, self.embedder.engine.manifest.recognizability), embedding
 

@@ -34,6 +34,7 @@ OWNERS = {
     "tensorrt": ("edgeface/runtime/", "engines/"),
     "tensorrt_rtx": ("edgeface/runtime/", "engines/"),
     "pycuda": ("edgeface/runtime/",),
+    "cuda": ("edgeface/runtime/cuda_graphs.py",),
     "onnxruntime": ("edgeface/runtime/onnxrt.py", "engines/", "tools/checks_machine.py"),  # the last says what is there
     "onnx": ("engines/",),
     "hnswlib": ("edgeface/gallery/", "tools/bench/"),

@@ -28,7 +28,8 @@ FaceRecognizer(detector, embedder, gallery, policy, *, liveness=None)
 FaceRecognizer.close(self)
 FaceRecognizer.enroll(self, name, photos, *, limits=None, force=False)
 FaceRecognizer.open(gallery, *, detector='yunet', embedder='sface', liveness=None, precision='fp32', runtime='auto',
-    fmr=None, fpir=None, threshold=None, margin=None, max_side_px=640, threads=None, key=None)
+    fmr=None, fpir=None, threshold=None, margin=None, max_side_px=640, threads=None, prepare='auto',
+    frame_size=(1080, 1920), key=None)
 FaceRecognizer.policy
 FaceRecognizer.recognize(self, frame, *, stages_ms=None)
 FaceRecognizer.recognize_each(self, frames)
@@ -73,7 +74,8 @@ Recognition(name, person_id, decision, similarity, margin, box, score, landmarks
     liveness=None, liveness_score=None)
 Verification(match, similarity, threshold, fmr)
 align_faces(frame, landmarks, *, size_px=112, pixel_format='bgr')
-load_engine(path, *, threads=None, workers=1, memory='auto')
+load_engine(path, *, threads=None, workers=1, memory='auto', prepare='auto', frame_size=(1080, 1920),
+    graphs='off')
 """
 
 ERRORS = [

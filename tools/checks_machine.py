@@ -158,6 +158,18 @@ def gpu(*, wanted: bool) -> Iterator[Finding]:
         yield Finding("tensorrt", "good", str(version))
     except MissingDependencyError as error:
         yield Finding("tensorrt", lacking, str(error) if wanted else f"none in use: {error}", mend)
+    yield _cuda_kernels(wanted=wanted)
+
+
+def _cuda_kernels(*, wanted: bool) -> Finding:
+    """Whether frames can be prepared on the GPU; without these kernels the CPU does it, with the same numbers."""
+    from edgeface.runtime.cuda_kernels import kernel_facts
+
+    facts = kernel_facts()
+    if facts.built or not wanted:
+        return Finding("cuda kernels", "good", facts.says if facts.built else f"none in use: {facts.says}")
+    mend = f"{sys.executable} -m pip install --force-reinstall --no-deps .  # in edgeface's folder, with nvcc on PATH"
+    return Finding("cuda kernels", "warning", f"none, frames are prepared on the CPU: {facts.says}", mend)
 
 
 def _text(path: Path) -> str:

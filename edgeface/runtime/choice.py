@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from edgeface.errors import (
     ConfigurationError,
@@ -18,12 +18,14 @@ from edgeface.errors import (
 from edgeface.home import engine_path, model_path
 from edgeface.manifest import read_manifest
 from edgeface.runtime.board import read_board
-from edgeface.runtime.engine import load_engine
+from edgeface.runtime.engine import load_engine, prepares_frames
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from edgeface.runtime.engine import Engine
+    from edgeface.runtime.frame import Size
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +40,23 @@ class Choice:
         runtime: ``tensorrt``, ``tensorrt-rtx`` or ``onnxruntime``.
         reason: why, for people to read.
         path: of the model file.
+        frames: where frames become the network's input, and why.
     """
 
     runtime: str
     reason: str
     path: Path
+    frames: str = "prepared on the CPU, where the network runs"
 
 
 def choose(
-    model: str | os.PathLike[str], *, precision: str = "fp32", runtime: str = "auto", threads: int | None = None
+    model: str | os.PathLike[str],
+    *,
+    precision: str = "fp32",
+    runtime: str = "auto",
+    threads: int | None = None,
+    prepare: str = "auto",
+    frame_size: Size = (1080, 1920),
 ) -> tuple[Engine, Choice]:
     """Load a model on the runtime asked for, or on the best one here.
 
@@ -58,6 +68,7 @@ def choose(
         precision: of a model given by name.
         runtime: ``auto``, ``tensorrt`` or ``onnxruntime``; the latter two accept nothing else.
         threads: CPU threads of one run with onnxruntime.
+        prepare, frame_size: where frames become the input of a TensorRT engine, as for `load_engine`.
 
     Raises:
         InputError: `runtime` is none of these, or the name of the model is empty.
@@ -69,21 +80,18 @@ def choose(
         raise InputError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}")
     if isinstance(model, str) and not model.strip():
         raise InputError(f"model: expected a recipe's name or the path of a model file, got {model!r}")
+    options = {"prepare": prepare, "frame_size": frame_size}
     if is_file(model):
-        return _given(model, runtime, threads)
+        return _given(model, runtime, threads, options)
     assert isinstance(model, str)
     engine_file = engine_path(model, precision)
     if runtime == "tensorrt":
-        return load_engine(_present(engine_file, model, precision, "tensorrt")), Choice(
-            _runtime_of(engine_file), "asked for", engine_file
-        )
+        return _load(_present(engine_file, model, precision, "tensorrt"), "asked for", options)
     reason = "asked for"
     if runtime == "auto":
         if engine_file.exists():
             try:
-                return load_engine(engine_file), Choice(
-                    _runtime_of(engine_file), "an engine for this machine is there", engine_file
-                )
+                return _load(engine_file, "an engine for this machine is there", options)
             except (EngineError, ModelError, MissingDependencyError) as error:  # a cut-short build's file, too
                 reason = f"its TensorRT engine cannot run: {error}"
                 logger.warning("%s runs on the CPU: %s", model, reason)
@@ -92,7 +100,7 @@ def choose(
             level = logging.INFO if read_board() is None else logging.WARNING
             logger.log(level, "%s runs on the CPU: %s", model, reason)
     path = _present(model_path(model, precision), model, precision, "onnxruntime")
-    return load_engine(path, threads=threads), Choice("onnxruntime", reason, path)
+    return _load(path, reason, {**options, "threads": threads})
 
 
 def is_file(model: str | os.PathLike[str]) -> bool:
@@ -100,18 +108,26 @@ def is_file(model: str | os.PathLike[str]) -> bool:
     return not isinstance(model, str) or "/" in model or "." in model
 
 
-def _given(model: str | os.PathLike[str], runtime: str, threads: int | None) -> tuple[Engine, Choice]:
+def _load(path: Path, reason: str, options: Mapping[str, Any]) -> tuple[Engine, Choice]:
+    """Load a file, and say where it runs."""
+    engine = load_engine(path, **options)
+    choice = Choice(engine.manifest.runtime, reason, path)
+    why = getattr(engine, "prepare_reason", "")
+    if why:
+        choice = replace(choice, frames=f"prepared on the {'GPU' if prepares_frames(engine) else 'CPU'}: {why}")
+    return engine, choice
+
+
+def _given(
+    model: str | os.PathLike[str], runtime: str, threads: int | None, options: Mapping[str, Any]
+) -> tuple[Engine, Choice]:
     from pathlib import Path
 
     path = Path(model)
-    made_for = _runtime_of(path)
+    made_for = read_manifest(path).runtime
     if runtime != "auto" and not made_for.startswith(runtime):
         raise ConfigurationError(f"{path}: a model for {made_for}, but the runtime {runtime} was asked for")
-    return load_engine(path, threads=threads), Choice(made_for, "the model file is for it", path)
-
-
-def _runtime_of(path: Path) -> str:
-    return read_manifest(path).runtime
+    return _load(path, "the model file is for it", {**options, "threads": threads})
 
 
 def _build(model: str, precision: str) -> str:

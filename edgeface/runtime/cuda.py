@@ -23,7 +23,7 @@ from edgeface.errors import EngineError, InferenceError, MissingDependencyError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from edgeface.types import FloatArray
+    import numpy.typing as npt
 
 T = TypeVar("T")
 
@@ -105,6 +105,7 @@ class Gpu:
         self.lost: str | None = None
         self.users = 0
         self.forked = False
+        self._owned: dict[Any, Any] = {}
         try:
             self._context: Any = self.driver.Device(0).retain_primary_context()
         except self.driver.Error as error:
@@ -144,6 +145,14 @@ class Gpu:
                 self.lost = explain(error)
         return self.lost is None
 
+    def shared(self, make: Callable[[Gpu], T]) -> T:
+        """What `make` gives for this context: made once, with the context current, and closed before its release."""
+        with _lock:
+            if make not in self._owned:
+                self._owned[make] = make(self)
+            made: T = self._owned[make]
+            return made
+
     def detach(self) -> None:
         """Release the primary context. Done once, by `release_gpu`."""
         try:
@@ -156,6 +165,9 @@ class Gpu:
     def _push_and_detach(self) -> None:
         with contextlib.suppress(self.driver.Error):  # a lost context may refuse; releasing it is wanted even so
             self._context.push()
+        while self._owned:
+            with contextlib.suppress(self.driver.Error):
+                self._owned.popitem()[1].close()
         self._context.detach()
 
 
@@ -253,17 +265,17 @@ class CopiedBuffer:
     """Page-locked host memory and device memory of the same size, with copies between them.
 
     Attributes:
-        host: (N,) float32, page-locked, so that copies run beside the processor.
+        host: (N,), page-locked, so that copies run beside the processor.
         address: of the device memory.
     """
 
     kind = "copied"
 
-    def __init__(self, gpu: Gpu, count: int) -> None:
+    def __init__(self, gpu: Gpu, count: int, dtype: npt.DTypeLike = np.float32) -> None:
         self._driver = gpu.driver
-        self.host: FloatArray = gpu.driver.pagelocked_empty(count, np.float32)
+        self.host: npt.NDArray[Any] = gpu.driver.pagelocked_empty(count, dtype)
         try:
-            self._device: Any = gpu.driver.mem_alloc(count * 4)
+            self._device: Any = gpu.driver.mem_alloc(self.host.nbytes)
         except BaseException:
             self._free_host()
             raise
@@ -293,9 +305,11 @@ class MappedBuffer:
 
     kind = "mapped"
 
-    def __init__(self, gpu: Gpu, count: int) -> None:
+    def __init__(self, gpu: Gpu, count: int, dtype: npt.DTypeLike = np.float32) -> None:
         driver = gpu.driver
-        self.host: FloatArray = driver.pagelocked_empty(count, np.float32, mem_flags=driver.host_alloc_flags.DEVICEMAP)
+        self.host: npt.NDArray[Any] = driver.pagelocked_empty(
+            count, dtype, mem_flags=driver.host_alloc_flags.DEVICEMAP
+        )
         allocation: Any = self.host.base
         try:
             self.address = int(allocation.get_device_pointer())

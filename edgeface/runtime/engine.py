@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from edgeface.errors import EngineIncompatibleError
+from edgeface.errors import ConfigurationError, EngineIncompatibleError
 from edgeface.manifest import Manifest, check_file, read_manifest
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from edgeface.runtime.frame import Size, Work
     from edgeface.types import FloatArray
 
 
@@ -56,8 +57,54 @@ class Engine(Protocol):
     ) -> None: ...
 
 
+class FrameEngine(Engine, Protocol):
+    """What an engine may offer besides: to prepare its input itself, straight from a frame, as on the GPU.
+
+    Attributes:
+        prepares_frames: whether it does; it may have found that the CPU is faster.
+        prepare_reason: why, or why not.
+    """
+
+    prepares_frames: bool
+    prepare_reason: str
+
+    def run_frame(self, work: Work) -> Mapping[str, FloatArray] | None:
+        """Prepare the input and run the network on it, from any thread.
+
+        Args:
+            work: what `Letterbox` or `Align` mean. Its frame keeps the copy that is made of it.
+
+        Returns:
+            As `Engine.run`; None where this work is the CPU's, which then calls `Engine.run`.
+
+        Raises:
+            InferenceError, ClosedError: as `Engine.run`.
+        """
+        ...
+
+
+def prepares_frames(engine: Engine) -> bool:
+    """Whether an engine is a `FrameEngine` that prepares frames itself."""
+    return bool(getattr(engine, "prepares_frames", False))
+
+
+def run_frame(engine: Engine, work: Work) -> Mapping[str, FloatArray] | None:
+    """The outputs of a `FrameEngine` that takes the work; None where it is the CPU's."""
+    if not prepares_frames(engine):
+        return None
+    outputs: Mapping[str, FloatArray] | None = engine.run_frame(work)  # type: ignore[attr-defined]  # it has the other
+    return outputs
+
+
 def load_engine(
-    path: str | os.PathLike[str], *, threads: int | None = None, workers: int = 1, memory: str = "auto"
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    workers: int = 1,
+    memory: str = "auto",
+    prepare: str = "auto",
+    frame_size: Size = (1080, 1920),
+    graphs: str = "off",
 ) -> Engine:
     """Load a model file by the manifest beside it.
 
@@ -67,11 +114,16 @@ def load_engine(
             four at most.
         workers: runs of a TensorRT engine that may be on the GPU at the same time.
         memory: of a TensorRT engine, ``auto``, ``mapped`` or ``copied``; see `TensorRtEngine`.
+        prepare: where frames become the input of a TensorRT engine: ``cpu``, ``gpu`` or ``auto``, whichever is measured
+            faster while loading. onnxruntime's are prepared on the CPU.
+        frame_size: height and width in pixels of the frames on which that is measured.
+        graphs: whether a TensorRT engine records runs into CUDA graphs: ``off``, ``on`` or ``auto``.
 
     Raises:
         ModelNotFoundError: the file or its manifest is absent.
         ModelIntegrityError: the file is not the one that the manifest describes.
         RecipeError: the manifest is malformed.
+        ConfigurationError: ``prepare="gpu"`` for a model that runs on the CPU.
         EngineIncompatibleError: this machine cannot run it: built for another TensorRT, device or model.
         MissingDependencyError: the runtime's package, the driver or the GPU is not there.
         EngineError: the GPU has not enough memory, or its context was lost.
@@ -83,9 +135,16 @@ def load_engine(
             f"{file}: its manifest is for a file named {manifest.file!r}; move both files together"
         )
     if manifest.runtime == "onnxruntime":
+        if prepare == "gpu":
+            raise ConfigurationError(
+                f"{manifest.name}: only a TensorRT engine takes frames prepared on the GPU, and {file} is a model for "
+                "onnxruntime; leave `prepare` at 'auto', or build an engine"
+            )
         from edgeface.runtime.onnxrt import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(check_file(file, manifest), manifest, threads=threads)
     from edgeface.runtime.tensorrt import TensorRtEngine
 
-    return TensorRtEngine(file, manifest, workers=workers, memory=memory)
+    return TensorRtEngine(
+        file, manifest, workers=workers, memory=memory, prepare=prepare, frame_size=frame_size, graphs=graphs
+    )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeface.errors import ClosedError, EngineIncompatibleError
+from edgeface.runtime.engine import prepares_frames, run_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from edgeface.manifest import Manifest
     from edgeface.runtime.engine import Engine
+    from edgeface.runtime.frame import Work
     from edgeface.types import FloatArray
+
+T = TypeVar("T")
 
 #: What callers have read from the manifest before they run, so that it must not change between the two.
 FIXED = ("kind", "head", "input_size", "preprocessing", "dimension", "template", "liveness")
@@ -43,10 +47,22 @@ class ReloadableEngine:
 
     def run(self, tensor: FloatArray) -> Mapping[str, FloatArray]:
         """See `Engine.run`."""
+        return self._on_current(lambda engine: engine.run(tensor))
+
+    @property
+    def prepares_frames(self) -> bool:
+        """See `FrameEngine`; of the engine that the next run uses."""
+        return prepares_frames(self._engine)
+
+    def run_frame(self, work: Work) -> Mapping[str, FloatArray] | None:
+        """See `FrameEngine.run_frame`."""
+        return self._on_current(lambda engine: run_frame(engine, work))
+
+    def _on_current(self, run: Callable[[Engine], T]) -> T:
         while True:
             engine = self._engine
             try:
-                return engine.run(tensor)
+                return run(engine)
             except ClosedError:
                 # Exchanged between the two lines above, and closed: the new engine takes this run.
                 if self._closed or engine is self._engine:

@@ -11,9 +11,7 @@ import ctypes
 import importlib
 import logging
 import os
-import statistics
 import threading
-import time
 import traceback
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -30,25 +28,27 @@ from edgeface.errors import (
 )
 from edgeface.manifest import check_file
 from edgeface.runtime.board import read_board
-from edgeface.runtime.cuda import BUFFERS, acquire_gpu, explain, inference_error, release_gpu
+from edgeface.runtime.cuda import acquire_gpu, explain, inference_error, release_gpu
+from edgeface.runtime.frame import Letterbox
+from edgeface.runtime.preparer import FORMATS
 from edgeface.runtime.tensor import check_tensor
 from edgeface.runtime.tensorrt_checks import check_engine, rebuild_command
 from edgeface.runtime.tensorrt_log import TensorRtLog
 from edgeface.runtime.tensorrt_slot import Signature, Slot
+from edgeface.runtime.tensorrt_trials import check_options, choose_graphs, choose_memory, choose_preparation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import TracebackType
 
     from edgeface.manifest import Manifest
+    from edgeface.runtime.frame import Size, Work
     from edgeface.types import FloatArray
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-MEMORY = ("auto", *sorted(BUFFERS))
-TRIALS = 20  # runs per kind of memory when they are measured: about 0.1 s of a load
 EXIT_PATIENCE_S = 5.0  # how long the interpreter's exit waits for a run in a daemon thread
 
 _logs: dict[str, TensorRtLog] = {}
@@ -85,6 +85,11 @@ class TensorRtEngine:
         workers: runs that may be on the GPU at the same time, each with an execution context, a stream and buffers.
         memory: ``mapped`` (page-locked memory that the GPU addresses), ``copied`` (page-locked, and copies), or
             ``auto``: on a GPU that shares the processor's memory whichever is measured faster, otherwise ``copied``.
+        prepare: where frames become the network's input: ``cpu``, ``gpu`` (by the CUDA kernels, which must be there),
+            or ``auto``: whichever is measured faster from frame to result.
+        frame_size: height and width in pixels of the frames on which that is measured.
+        graphs: whether runs of the shape in use are recorded into CUDA graphs: ``off``, ``on``, or ``auto``: where
+            cuda-bindings is installed and the network can be recorded.
 
     Raises:
         InputError: an option is out of range.
@@ -96,13 +101,24 @@ class TensorRtEngine:
     Attributes:
         memory: the kind of memory in use.
         memory_reason: why that kind.
+        prepares_frames: whether the GPU prepares frames.
+        prepare_reason: why, or why not.
+        records: whether runs are recorded into CUDA graphs.
+        graphs_reason: why, or why not.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, *, workers: int = 1, memory: str = "auto") -> None:
-        if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 16:
-            raise InputError(f"workers: expected a whole number from 1 to 16, got {workers!r}")
-        if memory not in MEMORY:
-            raise InputError(f"memory: expected one of {', '.join(MEMORY)}, got {memory!r}")
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        *,
+        workers: int = 1,
+        memory: str = "auto",
+        prepare: str = "auto",
+        frame_size: Size = (1080, 1920),
+        graphs: str = "off",
+    ) -> None:
+        check_options(workers=workers, memory=memory, prepare=prepare, frame_size=frame_size, graphs=graphs)
         trt = import_tensorrt(manifest.runtime)
         version = str(trt.__version__)
         check_engine(path, manifest, version=version)
@@ -115,6 +131,7 @@ class TensorRtEngine:
         self._workers = 0
         self._closed = False
         self._released = False
+        self._prepares_every_frame = prepare == "gpu"
         self._engine: Any = None
         self._runtime: Any = None
         try:
@@ -123,12 +140,20 @@ class TensorRtEngine:
                 self._log = _logs.setdefault(manifest.runtime, TensorRtLog(trt))
                 self._deserialize(trt, content)
                 self._signature = self._check_signature(trt)
-                self.memory, self.memory_reason = self._choose_memory(memory)
+                self.memory, self.memory_reason = choose_memory(
+                    memory, gpu, self._slot, self._signature.largest
+                )
                 for _ in range(workers):
                     slot = self._slot(self.memory)
                     self._idle.append(slot)
                     self._workers += 1
                     slot.run(np.zeros(self._signature.largest, np.float32))  # first use: what TensorRT allocates lazily
+                self.prepares_frames, self.prepare_reason = choose_preparation(
+                    prepare, gpu, self._idle, self._signature, manifest, frame_size
+                )
+                self.records, self.graphs_reason = choose_graphs(
+                    graphs, self._idle, manifest, self._signature.largest
+                )
         except BaseException as error:
             with contextlib.suppress(gpu.driver.Error), gpu:
                 _clear_frames(error)
@@ -175,30 +200,6 @@ class TensorRtEngine:
         outputs = self.manifest.outputs
         return Slot(self._gpu, self._engine, self._signature, self._log, outputs=outputs, memory=memory)
 
-    def _choose_memory(self, asked: str) -> tuple[str, str]:
-        if asked != "auto":
-            return asked, "asked for"
-        if not self._gpu.facts.integrated:
-            return "copied", "the GPU has memory of its own"
-        times = {kind: self._time(kind) for kind in sorted(BUFFERS)}
-        best = min(times, key=lambda kind: times[kind])
-        return best, "measured at load: " + ", ".join(f"{kind} {ms:.3f} ms" for kind, ms in times.items())
-
-    def _time(self, memory: str) -> float:
-        """Median milliseconds of a run of the largest batch with that kind of memory."""
-        slot = self._slot(memory)
-        try:
-            tensor = np.zeros(self._signature.largest, np.float32)
-            times = []
-            for trial in range(TRIALS + 3):
-                start = time.perf_counter()
-                slot.run(tensor)
-                if trial >= 3:  # the first ones warm up
-                    times.append(time.perf_counter() - start)
-            return statistics.median(times) * 1e3
-        finally:
-            slot.close()
-
     def run(self, tensor: FloatArray) -> Mapping[str, FloatArray]:
         """See `Engine.run`."""
         if not self._closed:  # a closed engine says so, whatever it was given
@@ -208,11 +209,27 @@ class TensorRtEngine:
                     f"{self.manifest.name}: the engine takes tensors from {self._signature.smallest} to "
                     f"{self._signature.largest}, got {tensor.shape}"
                 )
+        return self._run(lambda slot: slot.run(tensor))
+
+    def run_frame(self, work: Work) -> Mapping[str, FloatArray] | None:
+        """See `FrameEngine.run_frame`."""
+        if not self.prepares_frames or work.frame.pixel_format not in FORMATS or not self._signature.fits(work.shape):
+            return None
+        # A frame that is not on the GPU yet costs more to send than a few faces take to align on the CPU.
+        if not (isinstance(work, Letterbox) or work.frame.copy is not None or self._prepares_every_frame):
+            return None
+        try:
+            return self._run(lambda slot: slot.run_frame(work))
+        except InferenceError:
+            work.frame.release()  # it may be half there; nothing uses it once the slot has settled
+            raise
+
+    def _run(self, on: Callable[[Slot], dict[str, FloatArray]]) -> dict[str, FloatArray]:
         slot = self._take()
         gpu = self._gpu
         try:
             with gpu:
-                return slot.run(tensor)
+                return on(slot)
         except gpu.driver.Error as error:
             self._settle(slot)
             raise inference_error(gpu, self.manifest.name, error) from error

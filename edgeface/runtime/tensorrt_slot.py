@@ -10,17 +10,24 @@ import numpy as np
 
 from edgeface.errors import EngineError, InferenceError
 from edgeface.runtime.cuda import BUFFERS, Stream, explain
+from edgeface.runtime.cuda_graphs import Graph
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeface.runtime.cuda import Buffer, Gpu
+    from edgeface.runtime.frame import Work
+    from edgeface.runtime.preparer import Preparer
     from edgeface.runtime.tensorrt_log import TensorRtLog
     from edgeface.types import FloatArray
 
 logger = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
+
+#: TensorRT's guide: after a change of shape one run must go before a recording, for it does deferred work of its own.
+#: A second one, so that shapes that come once are not recorded.
+RUNS_BEFORE_RECORDING = 2
 
 
 class Signature:
@@ -81,6 +88,10 @@ class Slot:
         self._shape: Shape | None = None
         self._input: FloatArray = np.empty(0, np.float32)
         self._context: Any = None
+        self._preparer: Preparer | None = None
+        self._bindings: Any = None
+        self._graph: Graph | None = None
+        self._runs = 0  # of the shape in use
         try:
             self._context = engine.create_execution_context()
             if self._context is None:
@@ -110,6 +121,7 @@ class Slot:
 
     def _bind(self, shape: Shape) -> None:
         self._shape = None  # what follows may fail half way
+        self._drop_graph()  # TensorRT: a recording is of one state of the context, and this changes it
         self._shapes = self._sizes(shape)
         self._counts = {name: math.prod(size) for name, size in self._shapes.items()}
         self._input = self._buffers[self._input_name].host[: self._counts[self._input_name]].reshape(shape)
@@ -121,13 +133,65 @@ class Slot:
         assert stream is not None
         if tensor.shape != self._shape:
             self._bind(tensor.shape)
-        buffers, counts = self._buffers, self._counts
         np.copyto(self._input, tensor)
-        buffers[self._input_name].upload(counts[self._input_name], stream)
+        self._buffers[self._input_name].upload(self._counts[self._input_name], stream)
+        return self._execute(stream)
+
+    def equip(self, preparer: Preparer | None) -> None:
+        """Take what prepares frames on the GPU, or close what was taken."""
+        previous, self._preparer = self._preparer, preparer
+        if previous is not None:
+            previous.close()
+
+    def run_frame(self, work: Work) -> dict[str, FloatArray]:
+        """As `run`, with an input that is prepared on the GPU; wants `equip` before."""
+        stream, preparer = self._stream, self._preparer
+        assert stream is not None
+        assert preparer is not None
+        if work.shape != self._shape:
+            self._bind(work.shape)
+        preparer.prepare(work, self._buffers[self._input_name].address, stream)
+        return self._execute(stream)
+
+    def record(self, bindings: Any) -> None:
+        """Record runs into CUDA graphs from now on, or no more where `bindings` is None."""
+        self._bindings = bindings
+        self._drop_graph()
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the shape in use runs as a graph."""
+        return self._graph is not None
+
+    def _drop_graph(self) -> None:
+        graph, self._graph, self._runs = self._graph, None, 0
+        if graph is not None:
+            graph.close()
+
+    def _queue(self, stream: Stream) -> None:
+        """Everything from the input on the GPU to the outputs in page-locked memory."""
         self._check(self._context.execute_async_v3(stream.handle), "execute_async_v3")
         for name in self._outputs.values():
-            buffers[name].download(counts[name], stream)
+            self._buffers[name].download(self._counts[name], stream)
+
+    def _record(self, stream: Stream) -> None:
+        try:
+            self._graph = Graph(self._bindings, stream.handle, lambda: self._queue(stream))
+        except (InferenceError, self._gpu.driver.Error) as error:
+            self._bindings = None
+            said = str(error)  # a log that kept the exception would keep TensorRT's objects alive with it
+            logger.warning("runs are not recorded into CUDA graphs any more: %s", said)
+
+    def _execute(self, stream: Stream) -> dict[str, FloatArray]:
+        buffers, counts = self._buffers, self._counts
+        if self._bindings is not None and self._graph is None and self._runs >= RUNS_BEFORE_RECORDING:
+            self._record(stream)
+        if self._graph is not None:
+            self._graph.launch()
+        else:
+            self._queue(stream)
         stream.synchronize()
+        self._runs += 1
         return {
             meaning: buffers[name].host[: counts[name]].reshape(self._shapes[name]).copy()
             for meaning, name in self._outputs.items()
@@ -145,10 +209,12 @@ class Slot:
             self.settle()  # a run that failed half way has left work on the stream
         except self._gpu.driver.Error as error:
             logger.debug("closing a slot: %s", explain(error))
+        self._drop_graph()
         self._context = None
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
+        self.equip(None)
         while self._buffers:
             _, buffer = self._buffers.popitem()
             buffer.close()

@@ -24,10 +24,10 @@ def parameters_of(thing: Any) -> list[str] | None:
             continue
         known = True
         found += re.findall(r"(\w+)(?=:)", signature) + re.findall(r"\(\w[\w.]*\)(\w+)", signature)
-    if not known:
-        try:
-            return list(inspect.signature(thing).parameters)
-        except (TypeError, ValueError):
+    try:
+        found += list(inspect.signature(thing).parameters)
+    except (TypeError, ValueError):
+        if not known:
             return re.findall(r":arg (\w+):", text) or None
     return found + re.findall(r":arg (\w+):", text)
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from fake_cuda import FakeCuda
 from fake_driver import compile_driver, why_not
+from fake_graphs import bindings as bindings_of
 from fake_tensorrt import FakeTensorRt
 
 PROBE = Path(__file__).with_name("probe.py")
@@ -141,6 +142,16 @@ def test_loading_an_engine_without_a_driver_is_an_error_of_ours(version: str, st
     )
     assert done.returncode == 0, done.stderr
     assert "NVIDIA driver" in done.stdout or "pycuda is not installed" in done.stdout
+
+
+def test_cuda_bindings() -> None:
+    """Importing them needs no driver; only a call does."""
+    folder = os.environ.get("EDGEFACE_TEST_CUDA_BINDINGS")
+    if folder is None or not Path(folder).is_dir():
+        pytest.skip("EDGEFACE_TEST_CUDA_BINDINGS names no folder: `.ci/tensorrt` fetches cuda-bindings and runs this")
+    wanted = surface(bindings_of(FakeCuda()))
+    assert len(wanted) >= 10
+    assert ask("cuda.bindings.driver", wanted, {"PYTHONPATH": folder}) == []
 
 
 def test_pycuda(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ after free, a free outside the context.
 
 from __future__ import annotations
 
-import functools
 import threading
 import weakref
 from collections import Counter
@@ -15,32 +14,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from fake_faults import Error, Misuse, native
+from fake_module import module_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-class Misuse(AssertionError):  # noqa: N818 - no error of the program's, a fault of its author's
-    """The code under test did what a real driver would punish."""
-
-
-class Error(Exception):
-    """Stands for `pycuda.driver.Error`."""
-
-
-def native(function: Any) -> Any:
-    """Lets failures come out as from a C function: without frames whose locals keep the arguments alive."""
-
-    @functools.wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
-        try:
-            return function(*args, **options)
-        except Error as error:
-            why = error.args
-        del args, options
-        raise Error(*why)
-
-    return call
 
 
 class FakeCuda:
@@ -49,7 +27,7 @@ class FakeCuda:
     Attributes:
         calls: how often each call was made.
         leaks: what was freed in a way that would leak.
-        live: sizes of device and page-locked allocations by address.
+        live: bytes that the device can address, by address: that of the numpy array which stands for them.
     """
 
     def __init__(self, *, name: str = "Orin", capability: tuple[int, int] = (8, 7), integrated: bool = True) -> None:
@@ -60,10 +38,13 @@ class FakeCuda:
         self.host: dict[int, Any] = {}
         self.streams: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self.retained = 0
+        self.modules = 0
+        self.graphs: list[Any] = []
         self.broken: str | None = None
         self._faults: dict[str, tuple[int, str, bool]] = {}
         self._stacks = threading.local()
         self._next = 0x1000
+        self._ever: list[Any] = []  # keeps every allocation, so that no address is given twice
         self._lock = threading.RLock()
         self.module = self._module()
 
@@ -107,21 +88,36 @@ class FakeCuda:
             self._next += (size + 0x1FFF) // 0x1000 * 0x1000
             return self._next
 
+    def allocate(self, size: int) -> Any:
+        """Bytes that nobody has written: as numbers, not a number."""
+        with self._lock:
+            self._ever.append(np.full(size, 0xFF, np.uint8))
+            return self._ever[-1]
+
     # What the device does -------------------------------------------------------------------------------------------
     def view(self, address: int, count: int) -> Any:
         """`count` float32 numbers at a device address, or `Misuse`."""
-        block = self.live.get(address)
-        if block is None:
-            raise Misuse(f"device address {address:#x} was freed or never allocated")
-        if len(block) < count:
-            raise Misuse(f"{count} numbers at {address:#x}, which holds {len(block)}")
-        return block[:count]
+        return self.span(address, count * 4).view(np.float32)
 
-    def enqueue(self, handle: int, work: Callable[[], None]) -> None:
+    def span(self, address: int, size: int) -> Any:
+        """`size` bytes at a device address, which may lie inside an allocation, or `Misuse`."""
+        with self._lock:
+            found = [(start, block) for start, block in self.live.items() if start <= address < start + len(block)]
+        if not found:
+            raise Misuse(f"device address {address:#x} was freed or never allocated")
+        start, block = found[0]
+        if start + len(block) < address + size:
+            raise Misuse(f"{size} bytes at {address:#x}, where {start + len(block) - address} are left")
+        return block[address - start : address - start + size]
+
+    def enqueue(self, handle: int, work: Callable[[], None]) -> bool:
+        """Queue what the stream shall do; whether it only records it for a graph."""
         stream = self.streams.get(handle)
         if stream is None:
             raise Misuse(f"stream {handle} was destroyed or never made")
-        stream.queue.append(work)
+        recorded = stream.recording is not None
+        (stream.recording if recorded else stream.queue).append(work)
+        return recorded
 
     def assert_current(self, what: str) -> None:
         if self.current() is None:
@@ -160,8 +156,11 @@ class FakeCuda:
                     raise Misuse("detached twice")
                 if world.current() is not self:
                     world.leaks.append("context detached where it was not current")
-                if world.live or world.host or list(world.streams):
-                    raise Misuse(f"context released with {len(world.live)} + {len(world.host)} allocations in use")
+                if world.live or world.host or list(world.streams) or world.modules:
+                    raise Misuse(
+                        f"context released with {len(world.live)} + {len(world.host)} allocations and "
+                        f"{world.modules} modules in use"
+                    )
                 self.valid = False
                 world.retained -= 1
                 world.broken = None
@@ -200,11 +199,14 @@ class FakeCuda:
                 assert flags == 1, "a blocking stream waits for the legacy default stream"
                 self.handle = world.address(0)
                 self.queue: list[Callable[[], None]] = []
+                self.recording: list[Callable[[], None]] | None = None
                 world.streams[self.handle] = self
 
             @native
             def synchronize(self) -> None:
                 world.enter("cuStreamSynchronize")
+                if self.recording is not None:
+                    raise Misuse("waiting for a stream that records")
                 while self.queue:
                     self.queue.pop(0)()
 
@@ -216,9 +218,9 @@ class FakeCuda:
 
         class DeviceAllocation:
             def __init__(self, size: int) -> None:
-                self._address = world.address(size)
                 self.freed = False
-                block = np.full(size // 4, np.nan, np.float32)  # what nobody wrote is not a number
+                block = world.allocate(size)
+                self._address = int(block.ctypes.data)
                 world.live[self._address] = block
 
             def __int__(self) -> int:
@@ -237,15 +239,11 @@ class FakeCuda:
                     world.leaks.append("device memory never freed")
 
         class PagelockedHostAllocation:
-            def __init__(self, block: Any, mapped: bool) -> None:
-                self.block, self.mapped, self.freed = block, mapped, False
-                self._address = world.address(block.nbytes)
-                world.host[self._address] = block
-
-            @property
-            def __array_interface__(self) -> dict[str, Any]:
-                interface: dict[str, Any] = self.block.__array_interface__
-                return interface
+            def __init__(self, count: int, dtype: Any, mapped: bool) -> None:
+                self.block, self.mapped, self.freed = world.allocate(count * np.dtype(dtype).itemsize), mapped, False
+                self._address = int(self.block.ctypes.data)
+                self.__array_interface__ = self.block.view(dtype).__array_interface__
+                world.host[self._address] = self.block
 
             @native
             def get_device_pointer(self) -> int:
@@ -271,8 +269,7 @@ class FakeCuda:
         @native
         def pagelocked_empty(shape: int, dtype: Any, order: str = "C", mem_flags: int = 0) -> Any:
             world.enter("cuMemHostAlloc")
-            allocation = PagelockedHostAllocation(np.full(shape, np.nan, dtype), bool(mem_flags & 2))
-            return np.asarray(allocation)
+            return np.asarray(PagelockedHostAllocation(shape, dtype, bool(mem_flags & 2)))
 
         @native
         def mem_alloc(size: int) -> DeviceAllocation:
@@ -290,17 +287,17 @@ class FakeCuda:
         def copy(call: str, host: Any, address: int, stream: Any, to_device: bool) -> None:
             world.enter(call)
             allocation = base_of(host)
-            count = host.size
-            world.view(address, count)
+            size = host.nbytes
+            world.span(address, size)
 
             def work() -> None:
                 if allocation.freed:
                     raise Misuse("page-locked memory was freed before its copy ran")
-                device = world.view(address, count)
+                device = world.span(address, size)
                 if to_device:
-                    device[:] = host
+                    device[:] = host.view(np.uint8)
                 else:
-                    host[:] = device
+                    host.view(np.uint8)[:] = device
 
             world.enqueue(stream.handle, work)
 
@@ -311,6 +308,12 @@ class FakeCuda:
         @native
         def memcpy_dtoh_async(dest: Any, src: int, stream: Any = None) -> None:
             copy("cuMemcpyDtoHAsync", dest, src, stream, False)
+
+        @native
+        def memcpy_dtod_async(dest: int, src: int, size: int, stream: Any = None) -> None:
+            world.enter("cuMemcpyDtoDAsync")
+            to, source = world.span(dest, size), world.span(src, size)
+            world.enqueue(stream.handle, lambda: np.copyto(to, source))
 
         return SimpleNamespace(
             Error=Error,
@@ -324,7 +327,9 @@ class FakeCuda:
             get_driver_version=lambda: 12060,
             init=lambda: None,
             mem_alloc=mem_alloc,
+            memcpy_dtod_async=memcpy_dtod_async,
             memcpy_dtoh_async=memcpy_dtoh_async,
             memcpy_htod_async=memcpy_htod_async,
             pagelocked_empty=pagelocked_empty,
+            **module_names(world),
         )

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fake_cuda import Misuse
+from fake_faults import Misuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 SOURCE = Path(__file__).with_name("libcuda.c")
 NOT_SUPPORTED = 801
+#: What a process must leave: nothing alive of memory (on the device, page-locked), streams, events, modules.
+CLEAN = {"alive": [0, 0, 0, 0, 0], "retained": 0, "misuse": "", "depth": 0, "leaks": []}
 
 
 def why_not() -> str:
@@ -50,7 +52,7 @@ def compile_driver(folder: Path) -> Path:
     rest.write_text("".join(f"int {name}(void) {{ return {NOT_SUPPORTED}; }}\n" for name in sorted(wanted - defined)))
     library = folder / "libcuda.so.1"
     command = ["gcc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(library), str(here), str(rest)]
-    _run(*command, "-lpthread")
+    _run(*command, "-lpthread", "-ldl")
     return library
 
 
@@ -96,7 +98,7 @@ class Device:
     def state(self) -> dict[str, Any]:
         """What is alive, and what a real driver would have punished."""
         native = self.native
-        alive = [native.fake_alive(kind) for kind in range(4)]
+        alive = [native.fake_alive(kind) for kind in range(5)]
         return {
             "alive": alive,
             "retained": native.fake_retained(),

@@ -9,19 +9,24 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import host_kernels
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda
 from fake_tensorrt import FakeTensorRt, engine_file
 
-from edgeface.manifest import Manifest, manifest_path
-from edgeface.runtime import load_engine, tensorrt
+from edgeface.manifest import Manifest, manifest_path, read_manifest
+from edgeface.runtime import cuda_kernels, load_engine, tensorrt
 from edgeface.runtime.tensorrt import TensorRtEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+PROFILES = {
+    "yunet": ((1, 3, 32, 32), (1, 3, 640, 640)),
+    "sface": ((1, 3, 112, 112), (4, 3, 112, 112)),
+}
 BUILD = {"tensorrt": "10.3.0", "compute_capability": "8.7", "device": "Orin"}
 
 
@@ -58,6 +63,10 @@ class Jetson:
         manifest_path(path).write_text(changed.to_json())
         return path
 
+    def build_kernels(self) -> None:
+        """Install the CUDA kernels; unless asked, there are none."""
+        host_kernels.build(cuda_kernels.FATBIN.parent)
+
     def load(self, **options: Any) -> TensorRtEngine:
         engine = load_engine(self.write(), **options)
         assert isinstance(engine, TensorRtEngine)
@@ -81,9 +90,13 @@ def jetson(
     trt = FakeTensorRt(cuda)
     trt.networks["tones"] = tones
     install(monkeypatch, cuda.module, trt.module)
+    for name, path in host_kernels.files(tmp_path).items():
+        monkeypatch.setattr(cuda_kernels, name, path)
     yield Jetson(cuda, trt, tmp_path, embedder_manifest)
     assert cuda.leaks == []
     assert cuda.memory_in_use() == 0
+    assert cuda.modules == 0
+    assert cuda.graphs == []
     assert cuda.retained == 0
     assert list(cuda.streams) == []
     assert trt.alive == {"Runtime": 0, "ICudaEngine": 0, "IExecutionContext": 0}
@@ -99,3 +112,42 @@ def batch() -> Callable[..., Any]:
         return values.astype(np.float32)
 
     return make
+
+
+def convert(folder: Path, name: str, **changes: Any) -> Path:
+    """An engine file that stands for what `edgeface build` would make of a model of the folder."""
+    source = folder / f"{name}.fp32.onnx"
+    content = source.read_bytes()
+    manifest = read_manifest(source)
+    low, high = PROFILES[name]
+    import onnx
+
+    every = [output.name for output in onnx.load_model_from_string(content).graph.output]
+    whole = engine_file(input_name=manifest.input_name, low=low, high=high, outputs=every, onnx=content)
+    path = folder / f"{name}.fp32.plan"
+    made = dataclasses.replace(
+        manifest, file=path.name, size=len(whole), sha256=hashlib.sha256(whole).hexdigest(), runtime="tensorrt",
+        max_batch=high[0], build={**BUILD, "onnx_sha256": manifest.sha256},
+    )  # fmt: skip
+    path.write_bytes(whole)
+    manifest_path(path).write_text(dataclasses.replace(made, **changes).to_json())
+    return path
+
+
+@pytest.fixture
+def models(model_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model folder of this test with the default models and no engines yet."""
+    folder = tmp_path / "home" / "models"
+    folder.mkdir(parents=True)
+    for file in (model_home / "models").iterdir():
+        (folder / file.name).symlink_to(file.resolve())
+    monkeypatch.setenv("EDGEFACE_HOME", str(folder.parent))
+    return folder
+
+
+@pytest.fixture
+def engines(models: Path) -> Path:
+    """The same with engines beside the models."""
+    convert(models, "yunet")
+    convert(models, "sface")
+    return models

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fake_cuda import Misuse
+from fake_faults import Misuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -196,6 +196,7 @@ class FakeTensorRt:
                 self.shape: tuple[int, ...] | None = None
                 self.addresses: dict[str, int] = {}
                 self.in_flight = 0
+                self.state = 0
                 super().__init__()
 
             def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
@@ -209,6 +210,7 @@ class FakeTensorRt:
                     logger.log(Severity.ERROR, f"{name}: {shape} is outside the profile")
                     return False
                 self.shape = tuple(shape)
+                self.state += 1
                 return True
 
             def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -237,17 +239,21 @@ class FakeTensorRt:
                 for name, size in self.owner._output_shapes(shape).items():
                     device.view(self.addresses[name], math.prod(size))
                 self.in_flight += 1
+                state = self.state
 
                 def work() -> None:
+                    if state != self.state:
+                        raise Misuse("a recording of a context that was changed since")
                     tensor = device.view(self.addresses[header["input"]], math.prod(shape))
                     values = self.owner.run(tensor.reshape(shape))
                     for name in header["outputs"]:
                         flat = np.asarray(values[name], np.float32).ravel()
                         device.view(self.addresses[name], flat.size)[:] = flat
-                    self.in_flight -= 1
+                    self.in_flight = max(0, self.in_flight - 1)  # a recording runs more than once
                     world.executed += 1
 
-                device.enqueue(stream_handle, work)
+                if device.enqueue(stream_handle, work):
+                    self.in_flight -= 1
                 return True
 
             def __del__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,20 +15,7 @@ from edgeface.home import engine_path
 from edgeface.runtime import load_engine
 from edgeface.runtime.cuda import BUFFERS, Gpu, Stream, acquire_gpu, gpu_facts, import_pycuda, release_gpu
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture
-def gpu() -> Iterator[Gpu]:
-    try:
-        opened = acquire_gpu()
-    except MissingDependencyError as error:
-        pytest.skip(str(error))
-    yield opened
-    release_gpu(opened)
 
 
 def test_facts(gpu: Gpu) -> None:

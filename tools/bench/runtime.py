@@ -66,7 +66,7 @@ def _row(path: Path, memory: str, batch: int, answer: Any) -> Row:
         np.copyto(into, tensor)
         return answer[:batch].copy()
 
-    with load_engine(path, memory=memory) as engine:
+    with load_engine(path, memory=memory, prepare="cpu") as engine:
         right = np.array_equal(engine.run(tensor)["embedding"], answer[:batch])
         row = measure(
             f"batch {batch}, {memory}",

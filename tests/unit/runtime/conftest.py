@@ -6,6 +6,6 @@ import pytest
 
 pytest.register_assert_rewrite("fake_jetson")
 
-from fake_jetson import batch, jetson  # noqa: E402 - after the rewriting is asked for
+from fake_jetson import batch, engines, jetson, models  # noqa: E402 - after the rewriting is asked for
 
-__all__ = ["batch", "jetson"]
+__all__ = ["batch", "engines", "jetson", "models"]

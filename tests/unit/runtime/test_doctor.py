@@ -14,6 +14,7 @@ import pytest
 from fake_jetson import BUILD, Jetson
 
 from edgeface import Gallery
+from edgeface.runtime import cuda_kernels
 from edgeface.tools import checks_machine
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def board(
     monkeypatch.delenv("EDGEFACE_GALLERY", raising=False)
     jetson.folder = models
     jetson.write()
+    jetson.build_kernels()
     root = tmp_path / "root"
     made = Board(root, models, cli)
     made.write("etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic, EABI: aarch64\n")
@@ -82,6 +84,16 @@ def test_all_well(board: Board) -> None:
     assert findings["gpu"]["says"] == "Orin, compute capability 8.7, 8192 MB, driver for CUDA 12.6"
     assert findings["tensorrt"]["says"] == "10.3.0"
     assert findings["engine tones.fp32.plan"]["says"].endswith("fits this machine")
+    assert findings["cuda kernels"]["says"] == "g++: host"
+
+
+def test_no_cuda_kernels(board: Board) -> None:
+    reason = "nvcc was not found when edgeface was installed"
+    cuda_kernels.RECORD.write_text(json.dumps({"absent": reason, "compiler": "", "targets": [], "sha256": ""}))
+    code, findings = board.see()
+    assert (code, findings["cuda kernels"]["state"]) == (3, "warning")
+    assert findings["cuda kernels"]["says"] == f"none, frames are prepared on the CPU: {reason}"
+    assert "--force-reinstall --no-deps ." in findings["cuda kernels"]["mend"]
 
 
 def test_the_report_for_people(board: Board) -> None:

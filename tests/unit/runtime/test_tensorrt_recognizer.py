@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import logging
 import sys
 import threading
@@ -11,10 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import pytest
-from fake_jetson import BUILD, Jetson, tones
-from fake_tensorrt import engine_file
+from fake_jetson import BUILD, Jetson, convert, tones
 
 from edgeface import Embedder, FaceRecognizer, Gallery, load_engine
 from edgeface.errors import (
@@ -26,7 +22,6 @@ from edgeface.errors import (
     MissingDependencyError,
     ModelNotFoundError,
 )
-from edgeface.manifest import manifest_path, read_manifest
 from edgeface.runtime.choice import choose
 from edgeface.runtime.fake import FakeEngine
 from edgeface.runtime.reload import ReloadableEngine
@@ -36,48 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeface.manifest import Manifest
-
-PROFILES = {
-    "yunet": ((1, 3, 32, 32), (1, 3, 640, 640)),
-    "sface": ((1, 3, 112, 112), (4, 3, 112, 112)),
-}
-
-
-def convert(folder: Path, name: str, **changes: Any) -> Path:
-    """An engine file that stands for what `edgeface build` would make of a model of the folder."""
-    source = folder / f"{name}.fp32.onnx"
-    content = source.read_bytes()
-    manifest = read_manifest(source)
-    low, high = PROFILES[name]
-    every = [output.name for output in onnx.load_model_from_string(content).graph.output]
-    whole = engine_file(input_name=manifest.input_name, low=low, high=high, outputs=every, onnx=content)
-    path = folder / f"{name}.fp32.plan"
-    made = dataclasses.replace(
-        manifest, file=path.name, size=len(whole), sha256=hashlib.sha256(whole).hexdigest(), runtime="tensorrt",
-        max_batch=high[0], build={**BUILD, "onnx_sha256": manifest.sha256},
-    )  # fmt: skip
-    path.write_bytes(whole)
-    manifest_path(path).write_text(dataclasses.replace(made, **changes).to_json())
-    return path
-
-
-@pytest.fixture
-def models(model_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model folder of this test with the default models and no engines yet."""
-    folder = tmp_path / "home" / "models"
-    folder.mkdir(parents=True)
-    for file in (model_home / "models").iterdir():
-        (folder / file.name).symlink_to(file.resolve())
-    monkeypatch.setenv("EDGEFACE_HOME", str(folder.parent))
-    return folder
-
-
-@pytest.fixture
-def engines(models: Path) -> Path:
-    """The same with engines beside the models."""
-    convert(models, "yunet")
-    convert(models, "sface")
-    return models
 
 
 def test_the_whole_recogniser_says_what_onnxruntime_says(

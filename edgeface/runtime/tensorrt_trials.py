@@ -1,0 +1,201 @@
+"""What a TensorRT engine decides by measuring while it is loaded: the kind of its memory, and who prepares frames."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeface.errors import ConfigurationError, EngineError, InputError, MissingDependencyError
+from edgeface.frames import MAX_PX, MIN_PX
+from edgeface.runtime.cuda import BUFFERS, explain
+from edgeface.runtime.cuda_graphs import import_bindings
+from edgeface.runtime.cuda_kernels import Kernels
+from edgeface.runtime.frame import Align, HeldFrame, Letterbox
+from edgeface.runtime.preparer import Preparer
+from edgeface.runtime.tensorrt_slot import RUNS_BEFORE_RECORDING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edgeface.manifest import Manifest
+    from edgeface.runtime.cuda import Gpu
+    from edgeface.runtime.frame import Size, Work
+    from edgeface.runtime.tensorrt_slot import Signature, Slot
+
+logger = logging.getLogger(__name__)
+
+MEMORY = ("auto", *sorted(BUFFERS))
+PREPARE = ("auto", "cpu", "gpu")
+GRAPHS = ("auto", "off", "on")
+TRIALS = 20  # runs of each side: about 0.1 s of a load
+WARM_UP = 3
+TRIAL_FACES = 4  # in the frame on which an embedder's preparation is measured
+
+
+def check_options(*, workers: int, memory: str, prepare: str, frame_size: Size, graphs: str) -> None:
+    """Refuse an option that is out of range. Raises InputError."""
+    if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 16:
+        raise InputError(f"workers: expected a whole number from 1 to 16, got {workers!r}")
+    if memory not in MEMORY:
+        raise InputError(f"memory: expected one of {', '.join(MEMORY)}, got {memory!r}")
+    if prepare not in PREPARE:
+        raise InputError(f"prepare: expected one of {', '.join(PREPARE)}, got {prepare!r}")
+    if graphs not in GRAPHS:
+        raise InputError(f"graphs: expected one of {', '.join(GRAPHS)}, got {graphs!r}")
+    sides = tuple(frame_size) if isinstance(frame_size, (tuple, list)) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and MIN_PX <= side <= MAX_PX for side in sides):
+        raise InputError(
+            f"frame_size: expected (height, width), whole numbers from {MIN_PX} to {MAX_PX} px, got {frame_size!r}"
+        )
+
+
+def medians_ms(*sides: Callable[[], object]) -> list[float]:
+    """Median milliseconds of each side, run in turn so that a change of clocks meets all."""
+    times: list[list[float]] = [[] for _ in sides]
+    for trial in range(WARM_UP + TRIALS):
+        for side, run in enumerate(sides):
+            start = time.perf_counter()
+            run()
+            if trial >= WARM_UP:
+                times[side].append((time.perf_counter() - start) * 1e3)
+    return [statistics.median(each) for each in times]
+
+
+def choose_memory(
+    asked: str, gpu: Gpu, make_slot: Callable[[str], Slot], largest: tuple[int, ...]
+) -> tuple[str, str]:
+    """Kind of memory, and why. Measured on the largest batch."""
+    if asked != "auto":
+        return asked, "asked for"
+    if not gpu.facts.integrated:
+        return "copied", "the GPU has memory of its own"
+    tensor = np.zeros(largest, np.float32)
+    times = {}
+    for kind in sorted(BUFFERS):
+        slot = make_slot(kind)
+        try:
+            (times[kind],) = medians_ms(lambda slot=slot: slot.run(tensor))  # type: ignore[misc]  # bound now
+        finally:
+            slot.close()
+    best = min(times, key=lambda kind: times[kind])
+    return best, "measured at load: " + ", ".join(f"{kind} {ms:.3f} ms" for kind, ms in times.items())
+
+
+def choose_graphs(
+    asked: str, slots: Sequence[Slot], manifest: Manifest, largest: tuple[int, ...]
+) -> tuple[bool, str]:
+    """Whether runs are recorded into CUDA graphs, and why. The largest batch of every slot is recorded here.
+
+    Raises:
+        MissingDependencyError: ``on`` was asked for, and cuda-bindings is not installed.
+        EngineError: ``on`` was asked for, and a run cannot be recorded.
+    """
+    if asked == "off":
+        return False, "not asked for"
+    try:
+        bindings = import_bindings()
+    except MissingDependencyError as error:
+        if asked == "on":
+            raise
+        return False, str(error)
+    tensor = np.zeros(largest, np.float32)
+    for slot in slots:
+        slot.record(bindings)
+        for _ in range(RUNS_BEFORE_RECORDING + 1):
+            slot.run(tensor)
+    if all(slot.recorded for slot in slots):
+        return True, "recorded at load"
+    for slot in slots:
+        slot.record(None)
+    reason = "a run of this network cannot be recorded; the log has the reason"
+    if asked == "on":
+        raise EngineError(f"{manifest.name}: graphs='on', but {reason}")
+    return False, reason
+
+
+def choose_preparation(
+    asked: str, gpu: Gpu, slots: Sequence[Slot], signature: Signature, manifest: Manifest, frame_size: Size
+) -> tuple[bool, str]:
+    """Whether the GPU prepares frames, and why. Where it does, the slots are equipped for it.
+
+    Measured from a frame in the processor's memory to the network's results in it, with both ways on the real engine.
+    An embedder is measured on a frame that its detector has sent to the GPU already.
+
+    Raises:
+        ConfigurationError: ``gpu`` was asked for a liveness model, for which there is no kernel.
+        MissingDependencyError: ``gpu`` was asked for, and there are no CUDA kernels.
+        EngineError: ``gpu`` was asked for, and the driver refuses them.
+    """
+    if asked == "cpu":
+        return False, "asked for"
+    if manifest.kind == "liveness":
+        if asked == "gpu":
+            raise ConfigurationError(f"{manifest.name}: a liveness model's crops are cut on the CPU; omit `prepare`")
+        return False, "a liveness model's crops are cut there"
+    chosen = False
+    try:
+        kernels = gpu.shared(Kernels)
+        for slot in slots:
+            slot.equip(Preparer(gpu, kernels, manifest, largest=signature.largest, memory=slot.memory))
+        if asked == "gpu":
+            chosen, reason = True, "asked for"
+        else:
+            chosen, reason = _compare(slots[0], signature, manifest, frame_size)
+    except (MissingDependencyError, EngineError) as error:
+        if asked == "gpu":
+            raise
+        reason = str(error)
+    except gpu.driver.Error as error:
+        if asked == "gpu" or not gpu.still_works():
+            raise
+        reason = f"the GPU failed at it: {explain(error)}"
+        logger.warning("%s: frames are prepared on the CPU: %s", manifest.name, reason)
+    finally:
+        if not chosen:
+            for slot in slots:
+                slot.equip(None)
+    return chosen, reason
+
+
+def _compare(slot: Slot, signature: Signature, manifest: Manifest, frame_size: Size) -> tuple[bool, str]:
+    frame = HeldFrame(np.full((*frame_size, 3), 128, np.uint8))
+    work = _trial_work(frame, signature, manifest)
+    if not signature.fits(work.shape):
+        return False, f"the engine takes no input of {work.shape}, which a frame of {frame_size} would make"
+    tensor = np.empty(work.shape, np.float32)
+
+    def on_cpu() -> None:
+        work.fill(tensor, manifest.preprocessing)
+        slot.run(tensor)
+
+    def on_gpu() -> None:
+        slot.run_frame(work)
+        if isinstance(work, Letterbox):
+            frame.release()  # each frame crosses once, with its detection
+
+    try:
+        cpu_ms, gpu_ms = medians_ms(on_cpu, on_gpu)
+    except BaseException:
+        slot.settle()  # before the frame's memory is lent again
+        raise
+    finally:
+        frame.release()
+    said = f"measured at load on {frame_size[0]} x {frame_size[1]} px: cpu {cpu_ms:.3f} ms, gpu {gpu_ms:.3f} ms"
+    if isinstance(work, Align):
+        said += ", where the detector has sent the frame to the GPU"
+    return gpu_ms < cpu_ms, said
+
+
+def _trial_work(frame: HeldFrame, signature: Signature, manifest: Manifest) -> Work:
+    room = (signature.largest[2], signature.largest[3])
+    if manifest.kind == "detector":
+        return Letterbox.fit(frame, room=room, fixed=manifest.input_size is not None)
+    faces = max(signature.smallest[0], min(TRIAL_FACES, signature.largest[0]))
+    template = np.array(manifest.template, np.float32)
+    # Side by side, each as large as its crop: what a person at arm's length from a kiosk gives.
+    shift = np.arange(faces, dtype=np.float32)[:, None, None] * np.array([room[1] / 2, 0], np.float32)
+    return Align(frame, template + shift, template, room)
