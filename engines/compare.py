@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeface.engines.compare_layers import Layer, Tally, layers_of, match
+from edgeface.engines.compare_layers import Layer, Tally, layers_of, match, writers
 from edgeface.engines.intake import parse_network
 from edgeface.engines.judge import engine_run
 from edgeface.engines.pictures import Inputs, embedder_inputs, find_pictures, frame_inputs, split_pictures
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 LEAST_PICTURES = 8
 #: Pixels of one run: what lies between all layers of both networks must fit into a board's memory.
 PIXELS = 200_000
+#: Honest INT8 keeps every channel of a layer above 21 dB, SFace, YuNet and a MobileFaceNet; a scale that is wrong by a
+#: factor of 4 in one channel takes it below 17 (docs/quantisation.md).
+LIMIT_DB = 18.0
 #: Networks that agree this well differ by the order of float32's additions alone.
 EQUAL_FROM_DB = 90.0
 #: What decides what a network is fed with, in the order in which a difference matters.
@@ -84,7 +87,7 @@ def compare(
     folder: Path,
     *,
     pictures: int = 64,
-    limit_db: float = 25.0,
+    limit_db: float = LIMIT_DB,
     max_side_px: int = 640,
     detector: Detector | None = None,
     tick: Tick | None = None,
@@ -93,7 +96,7 @@ def compare(
 
     Args:
         pictures: most pictures, chosen by a hash of people's names.
-        limit_db: a layer differs where signal over error, at its input or output, is less.
+        limit_db: a layer differs where signal over error of one of its channels, by its own doing, is less.
         max_side_px: a detector's frames are shrunk to it.
         detector: cuts faces out of photographs; not needed for crops and for detectors.
         tick: called with the steps done; there are three for each picture.
@@ -101,10 +104,12 @@ def compare(
     Returns:
         A document for `json`. ``preprocessing``: what differs, by key. ``layers``: a row each with ``input`` and
         ``output``: cosine, ``sqnr_db``, ``mean_error``, ``largest_error`` and ``rms`` in units of `a`, after each
-        channel was scaled to `a` (``gain_least``, ``gain_most``); and ``own_db``, signal over error of the layer alone
-        when it reads what it reads in `a`. ``first``: the first layer beyond the limit; ``worst``: the one with the
-        least ``own_db``. ``outputs``: with the preprocessing of `a` for both; ``outputs_own``: each with its own, where
-        colour, mean or std differ.
+        channel was scaled to `a` (``gain_least``, ``gain_most``); ``own_db``, signal over error of the layer alone when
+        it reads what it reads in `a`, and ``channel_db``, the same of its worst ``channel``. ``first``: the first layer
+        with a channel beyond the limit; ``worst``: the one with the worst channel of all. A channel whose weights have
+        a wrong scale looks like an equalised one but for its bias: where that is near 0 the error shows in the layer
+        that reads it, so both name the layers before them, ``reads_from``. ``outputs``: with the preprocessing of `a`
+        for both; ``outputs_own``: each with its own, where colour, mean or std differ.
 
     Raises:
         ModelError: two architectures, or `a` itself gives NaN. InputError: too few pictures.
@@ -135,7 +140,7 @@ def compare(
     else:
         pairs, document["matched_by"] = match(layers_of(a.graph), layers_of(b.graph))
         outputs, rows = _run_layers(a, b, pairs, inputs, progress)
-        document |= {"layers": rows, "first": _first(rows, limit_db), "worst": _worst(rows)}
+        document |= {"layers": rows, **_verdict(a.graph, [one for one, _ in pairs], rows, limit_db)}
     people = [picture.person for picture in kept]
     size = (inputs.pictures.shape[1], inputs.pictures.shape[2])
     document["outputs"] = _outputs(a, outputs[0], outputs[1], people, size)
@@ -174,8 +179,10 @@ def _run_layers(
     for model, graph, tensors in ((a, a.graph, sides[0]), (b, b.graph, sides[1])):
         wanted = [*(name for both in tensors for name in both), *model.manifest.outputs.values()]
         runners.append(Runner(graph, outputs=list(dict.fromkeys(wanted)), batch=batch))
-    tallies = [(Tally(f"the input of {one}"), Tally(f"the output of {one}")) for one, _ in pairs]
-    own = [Tally(f"the output of {one} alone") for one, _ in pairs]
+    ones = [one for one, _ in pairs]
+    last = {name for output in a.manifest.outputs.values() for name in writers(a.graph, ones, output)}
+    tallies = [(Tally(f"the input of {o}"), Tally(f"the output of {o}", fixed=o.name in last)) for o in ones]
+    own = [Tally(f"the output of {one} alone", fixed=one.name in last) for one in ones]
     replay = Replay(b.graph, [other for _, other in pairs])
     gathered: list[dict[str, list[FloatArray]]] = [{}, {}]
     for second in (False, True):
@@ -197,7 +204,7 @@ def _run_layers(
             tick(len(part))
     rows = [
         {"layer": one.name, "layer_b": other.name, "operator": one.operator, "weights": list(one.weights),
-         "precision_a": one.precision, "precision_b": other.precision, "own_db": single.fitted_db(),
+         "precision_a": one.precision, "precision_b": other.precision, **single.alone(),
          "input": read.row(), "output": written.row()}
         for (one, other), single, (read, written) in zip(pairs, own, tallies, strict=True)
     ]  # fmt: skip
@@ -209,17 +216,25 @@ def _batch(inputs: Inputs) -> int:
     return int(np.clip(PIXELS // (height * width), 1, LEAST_PICTURES))
 
 
-def _first(rows: list[dict[str, Any]], limit_db: float) -> dict[str, Any] | None:
-    beyond = [row for row in rows if row["own_db"] is None or row["own_db"] < limit_db]
-    return {"layer": beyond[0]["layer"], "own_db": beyond[0]["own_db"]} if beyond else None
+def _verdict(
+    graph: Graph, layers: list[Layer], rows: list[dict[str, Any]], limit_db: float
+) -> dict[str, dict[str, Any] | None]:
+    """The first layer with a channel beyond the limit and the worst of all, with the layers that they read from."""
 
+    def level(number: int) -> float:
+        found = rows[number]["channel_db"]
+        return -1.0 if found is None else float(found)
 
-def _worst(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The layer that computes worst by itself; None where all compute alike but for the rounding of float32."""
-    row = min(rows, key=lambda item: -1.0 if item["own_db"] is None else item["own_db"])
-    if row["own_db"] is not None and row["own_db"] > EQUAL_FROM_DB:
-        return None
-    return {"layer": row["layer"], "own_db": row["own_db"]}
+    def named(number: int) -> dict[str, Any]:
+        facts = {key: rows[number][key] for key in ("layer", "own_db", "channel", "channel_db")}
+        return {**facts, "reads_from": writers(graph, layers, layers[number].reads)}
+
+    beyond = [number for number in range(len(rows)) if level(number) < limit_db]
+    worst = min(range(len(rows)), key=level)
+    return {
+        "first": named(beyond[0]) if beyond else None,
+        "worst": named(worst) if level(worst) < EQUAL_FROM_DB else None,
+    }
 
 
 def _run_outputs(model: Model, inputs: Inputs, tick: Tick) -> dict[str, FloatArray]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Reported for tensors that are equal to the last digit: float32 itself ends near 150 dB.
 EQUAL_DB = 150.0
+#: A channel with less than this part of the strongest one's power is silent: its own error says nothing.
+SILENT = 1e-4
 #: What may stand between stored weights and the layer that multiplies with them.
 ON_WEIGHTS = ("DequantizeLinear", "QuantizeLinear", "Cast")
 
@@ -98,16 +100,37 @@ def match(a: list[Layer], b: list[Layer]) -> tuple[list[tuple[Layer, Layer]], st
     return list(zip(a, b, strict=True)), "order"
 
 
+def writers(graph: Graph, layers: list[Layer], tensor: str) -> list[str]:
+    """The layers whose outputs reach a tensor through other operators alone."""
+    makers = {name: node for node in graph.nodes for name in node.output}
+    written = {layer.writes: layer.name for layer in layers}
+    stack, seen, found = [tensor], set[str](), []
+    while stack:
+        name = stack.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in written:
+            found.append(written[name])
+        elif name in makers:
+            stack += makers[name].input
+    return found
+
+
 class Tally:
     """Sums over one tensor of both networks, in two passes: first `fit` for the gains, then `add` for the errors.
 
     Equalisation multiplies the channels of a tensor by constants that the next layer divides by. So each channel of the
     second network is first multiplied by the factor, at least 0, that brings it nearest to the first one's (least
     squares). All errors are in units of the first network.
+
+    Args:
+        fixed: the factors are 1: nothing that rescaled the tensor could be made up for behind it.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, fixed: bool = False) -> None:
         self.name = name
+        self._fixed = fixed
         self.not_finite = 0
         self._sums: Sums = np.zeros((3, 0))  # per channel: of a * a, a * b and b * b
         self._absolute = self._largest = self._squared = 0.0
@@ -133,38 +156,46 @@ class Tally:
     def gains(self) -> Sums:
         """(C,) factors for the second network's channels; 0 where a channel is dead or of opposite sign there."""
         _, product, own = self._sums
-        return np.maximum(np.divide(product, own, out=np.zeros_like(own), where=own > 0), 0.0)
+        if self._fixed:
+            return np.ones_like(own)
+        factors: Sums = np.maximum(np.divide(product, own, out=np.zeros_like(own), where=own > 0), 0.0)
+        return factors
 
-    def fitted_db(self) -> float | None:
-        """Signal over the error that is left after the gains, in dB, from the first pass alone; None for NaN."""
-        power, product, _ = self._sums
-        total = float(power.sum())
-        left = max(total - float((self.gains() * product).sum()), 0.0)
-        return None if self.not_finite else _decibels(left / total if total else 0.0)
+    def alone(self) -> dict[str, Any]:
+        """Signal over the error that is left after the gains, in dB: of all and of the worst channel, first pass."""
+        power, product, own = self._sums
+        if self.not_finite:
+            return {"own_db": None, "channel": None, "channel_db": None}
+        gains = self.gains()
+        left = np.maximum(power - 2 * gains * product + gains**2 * own, 0.0)
+        alive = np.flatnonzero(power > SILENT * float(power.max(initial=0.0)))
+        if not len(alive):
+            return {"own_db": EQUAL_DB, "channel": None, "channel_db": EQUAL_DB}
+        worst = int(alive[np.argmax(left[alive] / power[alive])])
+        return {
+            "own_db": _decibels(float(left.sum() / power.sum())),
+            "channel": worst,
+            "channel_db": _decibels(float(left[worst] / power[worst])),
+        }
 
     def row(self) -> dict[str, Any]:
-        """Cosine, signal to noise in dB, mean and largest error, worst channel, range of gains; see `compare`."""
+        """Cosine, signal over error in dB, mean and largest error, range of gains; see `compare`."""
         power, product, own = self._sums
         total = float(power.sum())
         if self.not_finite:
             return {"not_finite_pictures": self.not_finite, "sqnr_db": None}
-        fitted = float((self.gains() * product).sum())
-        alive = power > 1e-12 * max(float(power.max(initial=0.0)), 1e-300)
-        cosines = product[alive] / np.sqrt(np.maximum(power[alive] * own[alive], 1e-300))
-        worst = int(np.argmin(cosines)) if len(cosines) else 0
-        gains = self.gains()[alive & (own > 0)]
+        gains = self.gains()
+        scaled = float(np.sqrt((gains**2 * own).sum() * total))
         noise = self._squared / max(total, 1e-300) if total or self._squared else 0.0
         return {
             "not_finite_pictures": 0,
-            "cosine": min((fitted / total) ** 0.5, 1.0) if total else 1.0,
+            "cosine": min(float((gains * product).sum()) / scaled, 1.0) if scaled else float(total == 0.0),
             "sqnr_db": _decibels(noise),
             "mean_error": self._absolute / max(self._count, 1),
             "largest_error": self._largest,
             "rms": (total / max(self._count, 1)) ** 0.5,
-            "worst_channel": int(np.flatnonzero(alive)[worst]) if len(cosines) else None,
-            "worst_channel_cosine": float(cosines[worst]) if len(cosines) else None,
-            "gain_least": float(gains.min()) if len(gains) else None,
-            "gain_most": float(gains.max()) if len(gains) else None,
+            "gain_least": float(gains[own > 0].min(initial=np.inf)) if own.any() else None,
+            "gain_most": float(gains[own > 0].max(initial=0.0)) if own.any() else None,
         }
 
     def _rows(self, a: Array, b: Array) -> tuple[Array, Array]:

@@ -105,7 +105,9 @@ def _check_signature(graph: Graph, model: Recipe | Manifest) -> None:
     if model.input_size is not None and any(
         size not in (0, want) for size, want in zip(fixed, model.input_size, strict=True)
     ):
-        raise ModelError(f"{model.name}: the recipe or manifest says {model.input_size} (height, width), the file has {fixed}")
+        raise ModelError(
+            f"{model.name}: the recipe or manifest says {model.input_size} (height, width), the file has {fixed}"
+        )
     if model.input_size is None and any(fixed):
         raise ModelError(
             f"{model.name}: the recipe or manifest says any input size, the file is fixed at {fixed}; write that size"

@@ -70,7 +70,8 @@ class Replay:
         for (name, kind), value, gain in zip(self._fed, inputs, gains, strict=True):
             factor = np.divide(1.0, gain, out=np.zeros_like(gain), where=gain > 0)
             scaled = value * factor.reshape(1, -1, *[1] * (value.ndim - 2))
-            feeds[name] = scaled.astype(kind)
+            with np.errstate(over="ignore"):  # what is too large for FP16 is infinite there, too
+                feeds[name] = scaled.astype(kind)
         try:
             values: list[Array] = self._session.run(self._writes, feeds)
         except Exception as error:

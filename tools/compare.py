@@ -52,16 +52,16 @@ class ModelName(RecipeName):
     help="Folder of photographs or crops; for a detector, of frames.",
 )
 @click.option(
-    "--pictures", type=click.IntRange(8, 5000), default=64, show_default=True, help="Most pictures that are compared on."
+    "--pictures", type=click.IntRange(8, 5000), default=64, show_default=True, help="Most pictures to compare on."
 )
 @click.option(
     "--limit",
     "limit_db",
     type=click.FloatRange(0, 140),
     callback=not_nan,
-    default=10.0,
+    default=18.0,
     show_default=True,
-    help="A layer differs where its signal over its error, in dB, is less.",
+    help="A layer differs where signal over error of one of its channels, by its own doing, is less (in dB).",
 )
 @click.option("--max-side", "max_side_px", type=click.IntRange(32, 8192), default=640, show_default=True,
               help="Longest side in px of a detector's frames.")  # fmt: skip
@@ -127,16 +127,19 @@ def _show(a: str, b: str, document: Mapping[str, Any]) -> None:
     for item in document["preprocessing"]:
         click.echo(f"PREPROCESSING DIFFERS: {item['key']} is {item['a']} in A and {item['b']} in B")
     if document["layers"]:
-        columns = ("layer", "A", "B", "own dB", "input dB", "dB", "cosine", "mean error", "largest", "scaled by")
+        columns = ("layer", "A", "B", "own dB", "worst channel", "input dB", "dB", "cosine")
+        columns += ("mean error", "largest", "scaled by")
         print_table(f"A = {a}, B = {b}", columns, [_cells(row) for row in document["layers"]])
         click.echo(
-            f"layers matched by {document['matched_by']}; dB: signal over error, of the layer alone when it reads what "
-            "it reads in A, and accumulated at its input and output; scaled by: factors that B's channels were given"
+            f"layers matched by {document['matched_by']}; dB: signal over error; own, of the layer alone when it reads "
+            "what it reads in A, and of its worst channel; then accumulated at its input and output; scaled by: "
+            "factors that B's channels were given"
         )
     else:
         click.echo(document["layers_note"])
     _verdict(document)
-    for key, title in (("outputs", "outputs, both fed as A"), ("outputs_own", "outputs, each fed as its manifest says")):
+    titles = {"outputs": "outputs, both fed as A", "outputs_own": "outputs, each fed as its manifest says"}
+    for key, title in titles.items():
         if key in document:
             print_table(title, ("", ""), _outputs(document[key]))
     used = document["pictures"]
@@ -144,7 +147,7 @@ def _show(a: str, b: str, document: Mapping[str, Any]) -> None:
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    levels = [row["own_db"], row["input"]["sqnr_db"], row["output"]["sqnr_db"]]
+    levels = [row["own_db"], row["channel_db"], row["input"]["sqnr_db"], row["output"]["sqnr_db"]]
     written = row["output"]
     if written["sqnr_db"] is None:
         shown = [f"NaN or infinity on {written['not_finite_pictures']} pictures", "-", "-", "-"]
@@ -160,16 +163,22 @@ def _verdict(document: Mapping[str, Any]) -> None:
     if not document["layers"]:
         return
     first, worst = document["first"], document["worst"]
-    if first is None:
-        click.echo(f"no layer is below {document['limit_db']:g} dB")
+    limit = f"{document['limit_db']:g} dB"
+    if first is not None:
+        click.echo(f"the first layer with a channel below {limit} by its own doing is {_named(first)}")
+        click.echo("(a wrong scale in a layer whose bias is near 0 shows in the next one)")
+    elif worst is not None:
+        click.echo(f"no layer has a channel below {limit} by its own doing; the worst is {_named(worst)}")
     else:
-        level = "NaN or infinity" if first["sqnr_db"] is None else f"{first['sqnr_db']:.1f} dB"
-        click.echo(f"first layer below {document['limit_db']:g} dB: the {first['side']} of {first['layer']}, {level}")
-    if worst is None:
         click.echo("every layer computes the same but for the rounding of float32")
-    else:
-        level = "NaN or infinity" if worst["own_db"] is None else f"{worst['own_db']:.1f} dB"
-        click.echo(f"the layer that computes worst by itself: {worst['layer']}, {level}")
+
+
+def _named(found: Mapping[str, Any]) -> str:
+    if found["own_db"] is None:
+        return f"{found['layer']}: NaN or infinity"
+    level = f"{found['channel_db']:.1f} dB in channel {found['channel']}"
+    before = ", ".join(found["reads_from"]) or "the picture"
+    return f"{found['layer']}: {level}, {found['own_db']:.1f} dB in all; it reads from {before}"
 
 
 def _outputs(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
