@@ -127,8 +127,8 @@ def _show(a: str, b: str, document: Mapping[str, Any]) -> None:
     for item in document["preprocessing"]:
         click.echo(f"PREPROCESSING DIFFERS: {item['key']} is {item['a']} in A and {item['b']} in B")
     if document["layers"]:
-        columns = ("layer", "A", "B", "own dB", "worst channel", "input dB", "dB", "cosine")
-        columns += ("mean error", "largest", "scaled by")
+        columns = ["layer", "A", "B", "own dB", "worst channel", "input dB", "dB", "cosine"]
+        columns += ["mean error", "largest", "scaled by"]
         print_table(f"A = {a}, B = {b}", columns, [_cells(row) for row in document["layers"]])
         click.echo(
             f"layers matched by {document['matched_by']}; dB: signal over error; own, of the layer alone when it reads "

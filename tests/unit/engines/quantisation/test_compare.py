@@ -12,7 +12,6 @@ import pytest
 from onnx import helper
 
 from edgeface.engines import compare as comparing
-from edgeface.engines import qdq
 from edgeface.engines.compare import Model, compare, open_model
 from edgeface.engines.equalize import equalize
 from edgeface.engines.graph import Graph
@@ -229,7 +228,7 @@ def test_different_architectures_are_refused(
     with pytest.raises(ModelError, match=r"different architectures: layer 1 is n_x0 \(Conv 6x3x3x3\) in A and n_x0 "):
         compare(one, other, crops)
     for changes in ({"dimension": 32}, {"input_size": (16, 16)}):
-        manifest = replace(one.manifest, **changes)  # type: ignore[arg-type]
+        manifest = replace(one.manifest, **changes)
         with pytest.raises(ModelError, match="different architectures: a: input"):
             compare(one, replace(one, manifest=manifest), crops)
     with pytest.raises(ModelError, match="A is embedder a, B is detector a"):
