@@ -59,7 +59,7 @@ class ModelName(RecipeName):
     "limit_db",
     type=click.FloatRange(0, 140),
     callback=not_nan,
-    default=18.0,
+    default=15.0,
     show_default=True,
     help="A layer differs where signal over error of one of its channels, by its own doing, is less (in dB).",
 )
@@ -141,7 +141,8 @@ def _show(a: str, b: str, document: Mapping[str, Any]) -> None:
     titles = {"outputs": "outputs, both fed as A", "outputs_own": "outputs, each fed as its manifest says"}
     for key, title in titles.items():
         if key in document:
-            print_table(title, ("", ""), _outputs(document[key]))
+            click.echo(title)  # a table this narrow would break it
+            print_table("", ("", ""), _outputs(document[key]))
     used = document["pictures"]
     click.echo(f"{used['used']} pictures, {used['dropped']} gave no input")
 
