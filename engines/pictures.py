@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeface.engines.recipe import Recipe
-    from edgeface.manifest import Preprocessing
+    from edgeface.manifest import Manifest, Preprocessing
     from edgeface.types import ByteArray, FloatArray
 
     Tick = Callable[[int], None]
@@ -103,7 +103,7 @@ def split_pictures(pictures: Sequence[Picture], *, count: int, most_held_out: in
 
 
 def embedder_inputs(
-    recipe: Recipe, pictures: Sequence[Picture], detector: Detector | None, *, tick: Tick | None = None
+    recipe: Recipe | Manifest, pictures: Sequence[Picture], detector: Detector | None, *, tick: Tick | None = None
 ) -> tuple[Inputs, list[Picture], dict[str, str]]:
     """Aligned crops of some pictures, the pictures that gave one, and why the others gave none.
 
@@ -113,7 +113,7 @@ def embedder_inputs(
     Raises:
         BuildError: there are photographs but no detector.
     """
-    assert recipe.input_size is not None  # held by the recipe's reader
+    assert recipe.input_size is not None  # held by the reader of recipes and manifests
     crops: list[ByteArray] = []
     kept: list[Picture] = []
     dropped: dict[str, str] = {}
@@ -156,7 +156,7 @@ def _crop(
 
 
 def frame_inputs(
-    recipe: Recipe, pictures: Sequence[Picture], *, max_side_px: int, tick: Tick | None = None
+    recipe: Recipe | Manifest, pictures: Sequence[Picture], *, max_side_px: int, tick: Tick | None = None
 ) -> tuple[Inputs, list[Picture], dict[str, str]]:
     """Frames for a detector, each letterboxed as `Detector` does, on one common canvas.
 

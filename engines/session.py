@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -34,29 +34,37 @@ class Tensors(Protocol):
 BATCH = 8
 
 
-class Runner:
-    """A graph made ready to run over many pictures.
+def open_session(content: bytes, name: str) -> Any:
+    """An onnxruntime session for exact arithmetic; BuildError where onnxruntime refuses the network.
 
     The Q/DQ nodes are computed as written, in float32, rather than fused to integer kernels: that is the arithmetic
     which every runtime approximates, and on x86 without VNNI the fused kernels of onnxruntime saturate.
     """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise BuildError(f"{name}: onnxruntime cannot load the network: {str(error)[:400]}") from error
 
-    def __init__(self, graph: Graph, *, outputs: Sequence[str] | None = None) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.x64quantprecision", "1")
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+
+class Runner:
+    """A graph made ready to run over many pictures.
+
+    Args:
+        outputs: tensors to give, also such as lie inside the network.
+        batch: pictures of one run where the network takes any batch.
+    """
+
+    def __init__(self, graph: Graph, *, outputs: Sequence[str] | None = None, batch: int = BATCH) -> None:
         wanted = list(outputs or graph.output_names)
-        try:
-            self._session = onnxruntime.InferenceSession(
-                graph.to_bytes(extra_outputs=wanted), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise BuildError(f"{graph.name}: onnxruntime cannot load the network: {str(error)[:400]}") from error
+        self._session = open_session(graph.to_bytes(extra_outputs=wanted), graph.name)
         self._input = graph.input_name
         self._wanted = wanted
-        batch = self._session.get_inputs()[0].shape[0]
-        self.batch = batch if isinstance(batch, int) and batch > 0 else BATCH
+        fixed = self._session.get_inputs()[0].shape[0]
+        self.batch = fixed if isinstance(fixed, int) and fixed > 0 else batch
 
     def batches(self, tensors: Tensors, *, tick: Callable[[int], None] | None = None) -> Iterator[dict[str, Array]]:
         """The outputs of (N, 3, H, W) float32 pictures, batch by batch; a last batch is padded and cut."""

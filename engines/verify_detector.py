@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeface.engines.recipe import Recipe
+    from edgeface.manifest import Manifest
     from edgeface.types import FloatArray
 
 #: The scores and overlaps of `edgeface.Detector`, and the overlap at which two boxes are of one face (PASCAL VOC).
@@ -49,7 +50,9 @@ class DetectorReport:
         return float(np.mean(np.array(self.point_errors) <= limit)) if self.point_errors else 0.0
 
 
-def decode(recipe: Recipe, outputs: Mapping[str, FloatArray], size: tuple[int, int]) -> list[Found]:
+def decode(
+    recipe: Recipe | Manifest, outputs: Mapping[str, FloatArray], size: tuple[int, int]
+) -> list[Found]:
     """The faces of each picture from a detector's outputs, by meaning, over a batch.
 
     Raises:

@@ -19,6 +19,7 @@ from edgeface.errors import EdgefaceError
 COMMANDS = {
     "demo": "Enrol people from photographs that come with edgeface and recognise them in others.",
     "build": "Quantise models to INT8, prove them against float32, write them or refuse.",
+    "compare": "Show layer by layer where two versions of a model first differ.",
     "inspect": "Show what an engine is, how it was built and what it measured.",
     "models": "List, fetch and check models.",
     "detect": "Find the faces of photographs.",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +18,12 @@ from onnx import helper
 from edgeface import Detector, load_engine
 from edgeface.engines import models, qdq
 from edgeface.engines.build import Options, build
+from edgeface.engines.compare import compare, open_model
 from edgeface.engines.graph import Graph
 from edgeface.engines.halve import halve
 from edgeface.engines.intake import read_network
 from edgeface.engines.judge import EmbedderJudge, graph_run
+from edgeface.engines.limits import EmbedderLimits
 from edgeface.engines.material import gather
 from edgeface.engines.prepare import prepare
 from edgeface.engines.quantize import read_tensors
@@ -131,6 +135,37 @@ def test_min_max_of_every_tensor_fails_the_gate(customer: Recipe, detector: Dete
     verdict = judge.measure(graph_run(customer, result), int8_share=1.0, quantised=True)
     assert not verdict.passed
     assert verdict.figures["cosine_mean"] < 0.98
+
+
+def test_the_layer_with_broken_scales_is_named(customer: Recipe, detector: Detector, tmp_path: Path) -> None:
+    """A ReLU6 network with a batch fixed at 1: honest INT8 differs nowhere, a broken layer is named."""
+    lfw = folder_of("EDGEFACE_LFW")
+    options = Options(lfw / "images", out=tmp_path / "out", pictures=64, held_out=60, precision="int8", force=True)
+    content = build(replace(customer, limits=EmbedderLimits()), options, detector=detector).path.read_bytes()
+    one = open_model(model_path("customer"))
+    graph = Graph(onnx.load_model_from_string(content))
+    found = compare(one, replace(one, graph=graph), lfw / "images", pictures=16, detector=detector)
+    assert (found["first"], found["matched_by"]) == (None, "name")
+    layer = found["layers"][10]["layer"]
+    back = graph.producer(next(node for node in graph.nodes if node.name == layer).input[1])
+    assert back is not None
+    graph.constants[back.input[1]] = graph.constants[back.input[1]] * np.float32(0.5)
+    first = compare(one, replace(one, graph=graph), lfw / "images", pictures=16, detector=detector)["first"]
+    assert layer in (first["layer"], *first["reads_from"])
+
+
+def test_the_table_beside_other_quantisers(with_models: Path, edgeface: Any) -> None:
+    lfw = folder_of("EDGEFACE_LFW")
+    options = ("--model", "yunet", "--pictures", "48", "--held-out", "60", "--threads", "2", "--json")
+    ran = edgeface("bench", "quantisation", "--images", lfw / "images", *options, timeout_s=900)
+    assert ran.code == 0, ran.err
+    rows = json.loads(ran.out)["rows"]
+    ours, defaults, working = rows[:3]
+    assert (ours["objections"], working["objections"]) == ([], [])
+    assert len(defaults["objections"]) == 2
+    assert ours["figures"]["points_share_1"] > max(r["figures"]["points_share_1"] for r in (defaults, working))
+    assert ours["size_ratio"] < 0.45
+    assert "pip install nvidia-modelopt[onnx]" in rows[3]["failed"] or rows[3]["figures"]
 
 
 @pytest.fixture(scope="module")

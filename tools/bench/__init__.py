@@ -28,7 +28,7 @@ class BenchGroup(click.Group):
 
 @click.group("bench", cls=BenchGroup)
 def command() -> None:
-    """Measure speed against other libraries: both sides in one run, medians, correctness beside speed.
+    """Measure against other libraries: both sides in one run, medians, correctness beside speed.
 
     Nothing is installed; a peer that is lacking is named. The exit code is 0 even where a target is missed.
     """
@@ -45,11 +45,11 @@ def _command(name: str) -> click.Command:
         rows = []
         for row in module.rows(**options):
             rows.append(row)
-            click.echo(f"  {row.name}: {row.ours_ms:.4g} ms", err=True)
+            click.echo(f"  {row.summary}", err=True)
         if as_json:
             print_json({"machine": facts, "rows": [row.as_dict() for row in rows]})
         else:
-            _show(module.TITLE, facts, rows)
+            getattr(module, "show", _show)(module.TITLE, facts, rows)
 
     options = [
         click.Option(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table."),

@@ -1,7 +1,8 @@
 """One harness for every benchmark: both sides in one run, alternating, warmed up, medians, correctness beside speed.
 
 A benchmark is a module of this folder with ``TITLE: str``, ``OPTIONS: list[click.Option]`` (may be empty) and
-``rows(**options) -> Iterator[Row]``. `edgeface bench NAME` finds it by its name.
+``rows(**options) -> Iterator[Row]``. `edgeface bench NAME` finds it by its name. One that measures something else than
+a time gives rows of its own, with `summary` and `as_dict`, and prints them with ``show(title, facts, rows)``.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ class Row:
     target: float | None
     correctness: str
     extra: dict[str, float] | None = None
+
+    @property
+    def summary(self) -> str:
+        """One line for who waits."""
+        return f"{self.name}: {self.ours_ms:.4g} ms"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
