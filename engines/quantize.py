@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeface.engines import qdq
+from edgeface.engines.centre import centre
 from edgeface.engines.correct import correct_biases
 from edgeface.engines.equalize import equalize
 from edgeface.engines.judge import graph_run
@@ -121,11 +122,13 @@ def quantize(
         means = output_means(equal, ranging)
         tick(1)
         for policy in POLICIES:
-            ranges = {name: item.range(policy) for name, item in statistics.items()}
-            result = finish(equal, ranging, layers, ranges, means)
+            bounds = {name: item.bounds(policy) for name, item in statistics.items()}
+            centred, ranges, taken = centre(equal, layers, bounds)
+            moved = {name: mean - taken.get(name, 0.0) for name, mean in means.items()}
+            result = finish(centred, ranging, layers, ranges, moved)
             candidates.append(Candidate(strength, policy, error(reference, graph_run(recipe, result)(choosing))))
             if best is None or candidates[-1].error < min(c.error for c in candidates[:-1]):
-                best = Quantized(result, equal, layers, ranges, statistics, before)
+                best = Quantized(result, centred, layers, ranges, statistics, before)
             tick(1)
     assert best is not None
     best.candidates = candidates
