@@ -3,7 +3,7 @@
 TensorRT takes zero point 0 only. So a tensor x from `low` to `high` is replaced by y = x - c with its middle c, and
 the layer behind it gets c times the sum of its weights added to its bias, which is exact where it pads nothing: the
 zeros of a border would have to become -c. Where x is a convolution's output behind a ReLU, c is taken from that
-convolution's bias and ReLU becomes Clip(-c); with c = 128 steps the quantiser saturates there by itself and the Clip
+convolution's bias and ReLU becomes Max(., -c); with c = 128 steps the quantiser saturates there by itself and the Max
 is taken out again (`qdq.insert`), so the shift costs nothing. Elsewhere it is a Sub in front of QuantizeLinear.
 """
 
@@ -105,7 +105,7 @@ def _path(graph: Graph, tensor: str) -> list[onnx.NodeProto]:
             rectified = any(other.op_type in ("Relu", "Clip") for other in path)
             return path[::-1] if fixed and rectified else []
         passes = node.op_type in ("Relu", "MaxPool", "Flatten") or (
-            node.op_type in ("Min", "Clip") and all(bound in graph.constants for bound in node.input[1:])
+            node.op_type in ("Min", "Max", "Clip") and all(bound in graph.constants for bound in node.input[1:])
         )
         name = node.input[0]
         if not passes or len(node.output) > 1 or len(graph.readers(name)) > 1 or graph.is_output(name):
@@ -119,7 +119,7 @@ def _fold(graph: Graph, path: list[onnx.NodeProto], middle: float) -> None:
     _add_bias(graph, path[0], -middle)
     for node in path[1:]:
         if node.op_type == "Relu":
-            node.op_type = "Clip"
+            node.op_type = "Max"
             node.input.append(graph.add_constant(f"{node.output[0]}.low", np.array(-middle, kind)))
             continue
         for position in range(1, len(node.input)):

@@ -72,17 +72,18 @@ def insert(graph: Graph, layers: Collection[str], ranges: Mapping[str, float], *
     for node in chosen:
         _weights(graph, node, shared)
     for node in reversed(list(graph.nodes)):
-        if node.op_type in ("Min", "Clip") and _needless(graph, node):
+        if node.op_type in ("Min", "Max", "Clip") and _needless(graph, node):
             graph.remove(node)
     return graph
 
 
 def _needless(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Whether a Min or Clip with constant bounds is one that the quantiser behind it saturates within anyway."""
+    """Whether a Min, Max or Clip with constant bounds is one that the quantiser behind it saturates within anyway."""
     if len(node.input) < 2 or any(name and name not in graph.constants for name in node.input[1:]):
         return False
     bounds = [graph.constants.get(name) for name in node.input[1:]]
-    low, high = (None, bounds[0]) if node.op_type == "Min" else (bounds[0], bounds[1] if len(bounds) > 1 else None)
+    low = bounds[0] if node.op_type != "Min" else None
+    high = bounds[-1] if node.op_type == "Min" or len(bounds) > 1 else None
     after = node
     while True:  # taking the largest value of a window and saturating may change places
         readers = graph.readers(after.output[0])
