@@ -15,6 +15,7 @@ from edgeface.engines.intake import read_network
 from edgeface.engines.judge import Verdict, engine_run, graph_run, make_judge
 from edgeface.engines.layers import layer_rows, output_shapes
 from edgeface.engines.material import gather
+from edgeface.engines.pack import pack
 from edgeface.engines.plan import grow, sensitivities
 from edgeface.engines.prepare import prepare
 from edgeface.engines.quantize import Quantized, quantize
@@ -251,10 +252,8 @@ def _artefact(
 
 
 def _file(graph: Graph) -> bytes:
-    """The ONNX file of a network: short names inside."""
-    graph = graph.copy()
-    graph.shorten()
-    return graph.to_bytes()
+    """The ONNX file of a network, as small as it gets."""
+    return pack(graph).to_bytes()
 
 
 def _share(graph: Graph, macs: dict[str, int]) -> float:

@@ -150,7 +150,7 @@ class Graph:
         for node in self.nodes:
             for name in (*node.input, *node.output):
                 if name not in names:
-                    names[name] = name if name in outer else f"t{len(names)}"
+                    names[name] = name if name in outer else np.base_repr(len(names), 36)
         if len(set(names.values())) < len(names):  # an outer name looks like ours: leave all as they are
             return
         for node in self.nodes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgeface.engines.verify import EmbedderReport, Loss
     from edgeface.engines.verify_detector import DetectorReport
     from edgeface.manifest import Kind
@@ -48,7 +50,9 @@ class Finding:
 
     Attributes:
         name: of the limit. value: measured. limit: allowed.
-        passed: whether it holds. note: what to know about it, such as the measurement's own error.
+        passed: whether it holds, or fails by no more than the measurement's own error.
+        note: what to know about it, such as that error.
+        above: it passed by that error alone: the measured value lies beyond the limit. A warning.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Finding:
     limit: float
     passed: bool
     note: str = ""
+    above: bool = False
 
 
 def parse_limits(read: Reader | None, kind: Kind) -> Limits:
@@ -111,4 +116,12 @@ def _least(name: str, value: float, limit: float) -> Finding:
 
 def _loss(name: str, value: float, limit: float, error: float, at: Loss) -> Finding:
     note = f"at most, at FAR {at.far:.0e}; standard error of the measurement {error:.4f}"
-    return Finding(name, value, limit, value <= limit + SURE * error, note)
+    passed = value <= limit + SURE * error
+    return Finding(name, value, limit, passed, note, above=passed and value > limit)
+
+
+def verdict(finding: Mapping[str, Any]) -> str:
+    """What people are told of a finding, as a report's document keeps it."""
+    if finding.get("above"):
+        return "above the limit, within the measurement's error"
+    return "holds" if finding["passed"] else "FAILS"

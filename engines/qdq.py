@@ -71,22 +71,31 @@ def insert(graph: Graph, layers: Collection[str], ranges: Mapping[str, float], *
     shared: dict[tuple[str, int], str] = {}
     for node in chosen:
         _weights(graph, node, shared)
-    for node in list(graph.nodes):
-        if node.op_type == "Min":
-            _drop_bound(graph, node)
+    for node in reversed(list(graph.nodes)):
+        if node.op_type in ("Min", "Max", "Clip") and _needless(graph, node):
+            graph.remove(node)
     return graph
 
 
-def _drop_bound(graph: Graph, node: onnx.NodeProto) -> None:
-    """Take out a Min with constant bounds that the quantiser behind it saturates below anyway."""
-    after = graph.readers(node.output[0])
-    bounds = [graph.constants[name] for name in node.input if name in graph.constants]
-    if len(bounds) != 1 or len(node.input) != 2 or graph.is_output(node.output[0]):
-        return
-    if len(after) == 1 and after[0].op_type == "QuantizeLinear":
-        last = (STEPS - 0.5) * float(graph.constants[after[0].input[1]])  # from here on all values become 127
-        if float(bounds[0].min()) >= last:
-            graph.remove(node)
+def _needless(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a Min, Max or Clip with constant bounds is one that the quantiser behind it saturates within anyway."""
+    if len(node.input) < 2 or any(name and name not in graph.constants for name in node.input[1:]):
+        return False
+    bounds = [graph.constants.get(name) for name in node.input[1:]]
+    low = bounds[0] if node.op_type != "Min" else None
+    high = bounds[-1] if node.op_type == "Min" or len(bounds) > 1 else None
+    after = node
+    while True:  # taking the largest value of a window and saturating may change places
+        readers = graph.readers(after.output[0])
+        if len(readers) != 1 or graph.is_output(after.output[0]):
+            return False
+        after = readers[0]
+        if after.op_type != "MaxPool":
+            break
+    if after.op_type != "QuantizeLinear":
+        return False
+    last = (STEPS + np.array([0.5, -0.5])) * float(graph.constants[after.input[1]])  # beyond, all is -128 or 127
+    return (low is None or float(low.max()) <= -last[0]) and (high is None or float(high.min()) >= last[1])
 
 
 def _activation(graph: Graph, tensor: str, nodes: list[onnx.NodeProto], limit: float, zero: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeface.engines import qdq
+from edgeface.engines.centre import centre
 from edgeface.engines.correct import correct_biases
 from edgeface.engines.equalize import equalize
 from edgeface.engines.judge import graph_run
@@ -38,9 +39,10 @@ CHOICE_CROPS = 128
 #: Strengths of equalisation into layers with dense weights: 1 moves all of an activation's spread into the weights.
 #: 0.8 was best for SFace, 0.5 for a MobileFaceNet with ReLU6.
 STRENGTHS = (0.5, 0.8)
-#: Ways to choose ranges that are tried for each strength. Lower percentiles look as good on a hundred pictures and then
-#: cut off one face in four hundred (0.983 instead of 0.997 at worst, SFace), so they are not among them.
-POLICIES = ("max", "99.9995", "99.999")
+#: Ways to choose ranges: strengths are compared by the first, the others are tried at the best strength. Lower
+#: percentiles look as good on a hundred pictures and then cut off one face in four hundred (0.983 instead of 0.997 at
+#: worst, SFace), so they are not among them.
+POLICIES = ("99.999", "99.9995", "max")
 
 
 @dataclass
@@ -50,6 +52,16 @@ class Candidate:
     strength: float
     policy: str
     error: float
+
+
+@dataclass
+class _Equal:
+    """A network equalised by one strength, and what its tensors and its layers' outputs are like."""
+
+    strength: float
+    graph: Graph
+    statistics: dict[str, Statistics]
+    means: dict[str, Means]
 
 
 @dataclass
@@ -112,24 +124,31 @@ def quantize(
     before = collect(graph, ranging, names, tick=begin("ranges before equalisation", middle))
     maxima = {name: item.maxima for name, item in before.items()}
     reference = graph_run(recipe, graph)(choosing)
-    tick = begin("choosing ranges", len(STRENGTHS) * (len(POLICIES) + 1))
+    tick = begin("choosing ranges", 2 * len(STRENGTHS) + len(POLICIES) - 1)
     candidates: list[Candidate] = []
-    best: Quantized | None = None
+    best: tuple[float, Quantized, _Equal] | None = None  # one network is kept, however many are tried
+
+    def attempt(equal: _Equal, policy: str) -> None:
+        nonlocal best
+        bounds = {name: item.bounds(policy) for name, item in equal.statistics.items()}
+        centred, ranges, taken = centre(equal.graph, layers, bounds)
+        means = {name: mean - taken.get(name, 0.0) for name, mean in equal.means.items()}
+        result = finish(centred, ranging, layers, ranges, means)
+        found = error(reference, graph_run(recipe, result)(choosing))
+        candidates.append(Candidate(equal.strength, policy, found))
+        if best is None or found < best[0]:
+            best = found, Quantized(result, centred, layers, ranges, equal.statistics, before, candidates), equal
+        tick(1)
+
     for strength in STRENGTHS:
         equal, _ = equalize(graph, maxima, strength=strength)
-        statistics = collect(equal, ranging, names)
-        means = output_means(equal, ranging)
         tick(1)
-        for policy in POLICIES:
-            ranges = {name: item.range(policy) for name, item in statistics.items()}
-            result = finish(equal, ranging, layers, ranges, means)
-            candidates.append(Candidate(strength, policy, error(reference, graph_run(recipe, result)(choosing))))
-            if best is None or candidates[-1].error < min(c.error for c in candidates[:-1]):
-                best = Quantized(result, equal, layers, ranges, statistics, before)
-            tick(1)
+        attempt(_Equal(strength, equal, collect(equal, ranging, names), output_means(equal, ranging)), POLICIES[0])
     assert best is not None
-    best.candidates = candidates
-    return best
+    chosen = best[2]
+    for policy in POLICIES[1:]:
+        attempt(chosen, policy)
+    return best[1]
 
 
 def output_means(equal: Graph, inputs: Inputs) -> dict[str, Means]:

@@ -28,13 +28,14 @@ STEPS = 127  # symmetric INT8: -127 to 127, as TensorRT quantises weights
 
 
 class Statistics:
-    """Of one tensor: the largest magnitude and the mean per channel, and a histogram of magnitudes.
+    """Of one tensor: the largest magnitude and the mean per channel, both ends, and a histogram of magnitudes.
 
     The histogram's range doubles when a larger value comes, by adding neighbouring bins, so one pass suffices.
     """
 
     def __init__(self) -> None:
         self.maxima: Array = np.empty(0)
+        self.lowest, self.highest = np.inf, -np.inf
         self.limit = 0.0
         self.counts = np.zeros(BINS, np.int64)
         self._sums: Array = np.empty(0)
@@ -57,6 +58,7 @@ class Statistics:
         self.maxima = np.maximum(self.maxima, maxima)
         self._sums += rows.sum(axis=(0, 2), dtype=np.float64)
         self._values_per_channel += rows.shape[0] * rows.shape[2]
+        self.lowest, self.highest = min(self.lowest, float(rows.min())), max(self.highest, float(rows.max()))
         if not histogram:
             return
         largest = float(maxima.max())
@@ -79,6 +81,11 @@ class Statistics:
         share = np.cumsum(self.counts) / max(int(self.counts.sum()), 1)
         at = int(np.searchsorted(share, float(policy) / 100.0)) + 1
         return min(at * self.limit / BINS, largest)
+
+    def bounds(self, policy: str) -> tuple[float, float]:
+        """Low and high of the values, those that the policy cuts off aside."""
+        limit = self.range(policy)
+        return max(self.lowest, -limit), min(self.highest, limit)
 
     def _least_error(self) -> float:
         centres = (np.arange(BINS) + 0.5) * self.limit / BINS

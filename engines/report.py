@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
+from edgeface.engines.limits import verdict
 from edgeface.engines.plots import bars, histogram_lines, lines
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def _cell(value: object) -> str:
 
 
 def _findings(findings: Sequence[Mapping[str, Any]]) -> str:
-    rows = [(f["name"], f["value"], f["limit"], f["passed"], f["note"]) for f in findings]
+    rows = [
+        (f["name"], f["value"], f["limit"], verdict(f) if f.get("above") else f["passed"], f["note"]) for f in findings
+    ]
     return "<h2>Limits of the recipe</h2>" + _table(("limit", "measured", "allowed", "", "note"), rows)
 
 

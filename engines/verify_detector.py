@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: The scores and overlaps of `edgeface.Detector`, and the overlap at which two boxes are of one face (PASCAL VOC).
 MIN_SCORE, NMS_IOU, SAME_BOX = 0.7, 0.3, 0.5
 
+#: Maps that say where a face is; the other maps say how sure the detector is of it.
+POSITIONS = ("bbox", "kps")
+
 Found = tuple["FloatArray", "FloatArray", "FloatArray"]  # boxes, scores, landmarks of one picture
 
 
@@ -31,6 +34,8 @@ class DetectorReport:
         pictures: measured. faces: that the reference found in them. found: of these by the engine.
         extra: faces that only the engine found.
         point_errors: (found,) mean distance of the five points over the width of the face.
+        position_errors: the same with the reference's scores in place of the engine's, so that the same cells of the
+            maps are compared: the network's own error, without that of one cell winning over its neighbour.
         box_overlap: mean intersection over union of the boxes.
     """
 
@@ -40,6 +45,7 @@ class DetectorReport:
     extra: int
     point_errors: list[float]
     box_overlap: float
+    position_errors: list[float] = field(default_factory=list)
 
     @property
     def recall(self) -> float:
@@ -47,7 +53,15 @@ class DetectorReport:
 
     def points_share(self, limit: float) -> float:
         """Share of the found faces whose points moved by no more than `limit` of their width."""
-        return float(np.mean(np.array(self.point_errors) <= limit)) if self.point_errors else 0.0
+        return _share(self.point_errors, limit)
+
+    def positions_share(self, limit: float) -> float:
+        """Share of the faces whose points moved by no more than `limit` when the same cells are compared."""
+        return _share(self.position_errors, limit)
+
+
+def _share(errors: list[float], limit: float) -> float:
+    return float(np.mean(np.array(errors) <= limit)) if errors else 0.0
 
 
 def decode(
@@ -74,6 +88,11 @@ def decode(
         )
         for i in range(count)
     ]
+
+
+def scores_of(outputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """The maps of a detector that say how sure it is."""
+    return {meaning: value for meaning, value in outputs.items() if not meaning.startswith(POSITIONS)}
 
 
 def compare_detectors(reference: list[Found], engine: list[Found]) -> DetectorReport:

@@ -142,10 +142,11 @@ def _show(built: Built) -> None:
     if built.up_to_date:
         click.echo(f"{built.path}: up to date")
         return
+    from edgeface.engines.limits import verdict
+
     document = built.document
     rows: Sequence[Sequence[object]] = [
-        (f["name"], f"{f['value']:.5f}", f"{f['limit']:g}", "holds" if f["passed"] else "FAILS", f["note"])
-        for f in document["findings"]
+        (f["name"], f"{f['value']:.5f}", f"{f['limit']:g}", verdict(f), f["note"]) for f in document["findings"]
     ]
     print_table(
         f"{document['recipe']}: {built.precision} against float32", ("limit", "measured", "allowed", "", ""), rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from edgeface.engines.material import check_people, count_people
 from edgeface.engines.pictures import Inputs, Picture, split_pictures
 from edgeface.engines.plots import lines
 from edgeface.engines.ranges import BINS, Statistics
+from edgeface.engines.recipe import load_recipe
 from edgeface.errors import BuildError, RecipeError
 from edgeface.manifest import Preprocessing
 from edgeface.tables import Reader
@@ -99,13 +100,20 @@ def test_losses_of_tar_are_held_beyond_their_own_error_only() -> None:
     report = verify.EmbedderReport(1000, 100, 1.0, 1.0, 1.0, 0, 1000, 400_000, losses=[loss])
     allowed = limits.EmbedderLimits(tar_loss_1e4=0.002)
 
+    told: dict[str, str] = {}
+
     def verdict(**changes: Any) -> dict[str, bool]:
         changed = replace(report, losses=[replace(loss, **changes)])
-        return {f.name: f.passed for f in limits.judge_embedder(changed, 1.0, allowed, quantised=True)}
+        found = limits.judge_embedder(changed, 1.0, allowed, quantised=True)
+        told.update({f.name: limits.verdict(asdict(f)) for f in found})
+        return {f.name: f.passed for f in found}
 
     assert not verdict()["tar_loss_1e4"]
+    assert told["tar_loss_1e4"] == "FAILS"
     assert verdict(error=0.005)["tar_loss_1e4"]
+    assert told["tar_loss_1e4"] == "above the limit, within the measurement's error", "no plain pass"
     assert verdict(loss=0.0015)["tar_loss_1e4"]
+    assert told["tar_loss_1e4"] == "holds"
     assert "tar_loss_1e4" not in verdict(supported=False), "a rate with a handful of pairs behind it judges nobody"
     assert not verdict(shift=0.02)["threshold_shift"]
     assert not verdict(shift=-0.02)["threshold_shift"]
@@ -172,6 +180,31 @@ def test_detectors_are_matched_face_by_face() -> None:
     assert failed == ["recall", "points_share"]
     with pytest.raises(BuildError, match="no face in any of 1"):
         verify_detector.compare_detectors([faces()], [faces()])
+
+
+def test_points_of_the_same_cells_are_told_from_points_of_others() -> None:
+    """Two cells see one face, and the second one places its points half a cell off; an engine is surer of that one."""
+    maps = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
+    outputs = {
+        f"{name}_{stride}": np.zeros((1, (64 // stride) ** 2, width), np.float32)
+        for name, width in maps.items()
+        for stride in (8, 16, 32)
+    }
+    pair = [27, 28]
+    for name in ("cls_8", "obj_8", "bbox_8", "kps_8"):
+        outputs[name][0, pair] = 1.0
+    outputs["bbox_8"][0, pair] = 1.5  # large enough to be of one face
+    outputs["kps_8"][0, 28] += 0.5
+    outputs["cls_8"][0, pair] = [[0.9], [0.8]]
+    engine = {**outputs, "cls_8": outputs["cls_8"].copy()}
+    engine["cls_8"][0, pair] = [[0.8], [0.9]]
+    recipe = load_recipe("yunet")
+    wanted = verify_detector.decode(recipe, outputs, (64, 64))
+    found = verify_detector.decode(recipe, engine, (64, 64))
+    placed = verify_detector.decode(recipe, {**engine, **verify_detector.scores_of(outputs)}, (64, 64))
+    assert len(wanted[0][0]) == 1
+    assert verify_detector.compare_detectors(wanted, found).point_errors[0] > 0.1
+    assert verify_detector.compare_detectors(wanted, placed).point_errors == [0.0]
 
 
 def test_limits_are_read_strictly() -> None:

@@ -13,6 +13,7 @@ from edgeface.engines import qdq
 from edgeface.engines.equalize import equalize
 from edgeface.engines.graph import Graph
 from edgeface.engines.halve import halve
+from edgeface.engines.pack import pack
 from edgeface.engines.prepare import prepare
 from edgeface.engines.quantize import finish, read_tensors
 from edgeface.engines.ranges import collect
@@ -146,6 +147,22 @@ def test_short_names_change_nothing_else(quantised: tuple[Graph, Graph], picture
     assert len(short.to_bytes()) < len(graph.to_bytes())
     assert np.array_equal(Runner(graph).run(pictures)["out"], Runner(short).run(pictures)["out"])
     assert qdq.int8_layers(short) == qdq.int8_layers(graph)
+
+
+def test_the_file_says_the_same_in_fewer_bytes(maker: Any) -> None:
+    make = maker(size=8)
+    graph = Graph(make.model(make.conv(make.node("Relu", make.conv("in", 3, 64, kernel=3)), 64, 8)))
+    pictures = np.random.default_rng(3).normal(size=(4, 3, 8, 8)).astype(np.float32)
+    ranges = {n: s.range("max") for n, s in collect(graph, pictures, read_tensors(graph)).items()}
+    result = qdq.insert(graph, [node.name for node in graph.weighted()], ranges)
+    packed, short = pack(result), result.copy()
+    short.shorten()
+    assert len(packed.to_bytes()) < len(short.to_bytes()) - 64, "a byte and more for each of 64 biases"
+    assert [node.op_type for node in packed.nodes].count("Cast") == 1, "for eight biases a Cast is longer than the gain"
+    assert qdq.int8_layers(packed) == qdq.int8_layers(result)
+    a, b = Runner(result).run(pictures)["out"], Runner(packed).run(pictures)["out"]
+    assert 0 < np.abs(a - b).max() < 0.03 * np.abs(a).max()
+    assert np.array_equal(Runner(graph).run(pictures)["out"], Runner(pack(graph)).run(pictures)["out"])
 
 
 @given(st.floats(1e-9, 1e4))
