@@ -217,7 +217,8 @@ def decode_yunet(
     suppression where OpenCV rounds them to whole pixels.
     """
     names = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
-    network = check.detections(outputs, names, size, strides, 1, (score_threshold, nms_iou, top_k, max_faces, blend_iou))
+    limits = (score_threshold, nms_iou, top_k, max_faces, blend_iou)
+    network = check.detections(outputs, names, size, strides, 1, limits)
     found: tuple[FloatArray, FloatArray, FloatArray] = _side.decode_yunet(
         outputs, size=network, strides=strides, score_threshold=score_threshold, nms_iou=nms_iou, top_k=top_k,
         max_faces=max_faces, blend_iou=blend_iou,
@@ -249,7 +250,8 @@ def decode_scrfd(
     if anchors < 1:
         raise InputError(f"anchors: expected at least 1, got {anchors}")
     names = {"score": 1, "bbox": 4, "kps": 10}
-    network = check.detections(outputs, names, size, strides, anchors, (score_threshold, nms_iou, top_k, max_faces, blend_iou))
+    limits = (score_threshold, nms_iou, top_k, max_faces, blend_iou)
+    network = check.detections(outputs, names, size, strides, anchors, limits)
     found: tuple[FloatArray, FloatArray, FloatArray] = _side.decode_scrfd(
         outputs, size=network, strides=strides, score_threshold=score_threshold, nms_iou=nms_iou, top_k=top_k,
         max_faces=max_faces, blend_iou=blend_iou, anchors=anchors,

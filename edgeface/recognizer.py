@@ -151,9 +151,8 @@ class FaceRecognizer:
             policy = make_policy(embedding.manifest, fmr=fmr, fpir=fpir, threshold=threshold, margin=margin)
             embed = Embedder(embedding)
             alive = None if liveness is None else LivenessDetector(stage.engines["liveness"])
-            people = owned.enter_context(
-                Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension, key=key)
-            )
+            store = Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension, key=key)
+            people = owned.enter_context(store)
             find = Detector(detecting, max_side_px=max_side_px, points="mean")
             made = cls(find, embed, people, policy, liveness=alive)
             made.runtimes = stage.runtimes
