@@ -34,12 +34,12 @@ def home() -> Path:
 
 
 def model_path(name: str, precision: str = "fp32") -> Path:
-    """The model file of the recipe `name` at `precision`; it may not exist yet."""
+    """What `load_engine` takes for the recipe `name` at `precision` on onnxruntime; its manifest may not exist yet."""
     return home() / "models" / f"{name}.{precision}.onnx"
 
 
 def engine_path(name: str, precision: str = "fp32") -> Path:
-    """The TensorRT engine of the recipe `name` at `precision`; it may not exist yet."""
+    """What `load_engine` takes for its TensorRT engine at `precision`; its manifest may not exist yet."""
     return home() / "models" / f"{name}.{precision}.plan"
 
 

@@ -120,7 +120,8 @@ class Manifest:
     Attributes:
         name: name of the recipe, such as ``sface``.
         model_id: names network, weights and precision; templates of different ids are never compared.
-        file: name of the model file, in the manifest's folder.
+        file: name of the file with the model's bytes, in the manifest's folder: the manifest's own without ``.json``,
+            or that with the start of its checksum inside (`content_name`).
         sha256, size: checksum and length in bytes of that file.
         kind: ``detector``, ``embedder`` or ``liveness``.
         precision: what the file computes in.
@@ -172,6 +173,26 @@ class Manifest:
 def manifest_path(model: Path) -> Path:
     """Where the manifest of a model file stands: the same name with ``.json`` after it."""
     return model.with_name(model.name + ".json")
+
+
+def content_name(model: str, sha256: str) -> str:
+    """The name under which a build stores an engine's bytes: ``sface.int8.plan`` is ``sface.int8.0123456789ab.plan``.
+
+    Old and new bytes stand side by side under such names, and the manifest alone, exchanged in one step, switches.
+    """
+    stem, dot, suffix = model.rpartition(".")
+    return f"{stem}.{sha256[:12]}{dot}{suffix}"
+
+
+def content_path(model: Path, manifest: Manifest) -> Path:
+    """The file with the bytes of `model`: the one named by its checksum where the manifest says so, else `model`."""
+    hashed = content_name(model.name, manifest.sha256)
+    return model.with_name(hashed) if manifest.file == hashed else model
+
+
+def is_stored(model: Path) -> bool:
+    """Whether there is a model of that name: its manifest stands there. Its bytes are not looked at."""
+    return manifest_path(model).exists()
 
 
 def read_manifest(model: Path) -> Manifest:
@@ -297,6 +318,9 @@ def parse_recognizability(read: Reader, dimension: int) -> Recognizability:
 def check_file(model: Path, manifest: Manifest) -> bytes:
     """Read the model file once and hold it against its manifest.
 
+    Args:
+        model: the name that the manifest stands beside; the bytes may be in another file, see `content_path`.
+
     Returns:
         The file's bytes, so that what was checked is what runs.
 
@@ -304,6 +328,7 @@ def check_file(model: Path, manifest: Manifest) -> bytes:
         ModelNotFoundError: there is no such file.
         ModelIntegrityError: its length or checksum is another.
     """
+    model = content_path(model, manifest)
     try:
         content = model.read_bytes()
     except FileNotFoundError:

@@ -59,6 +59,16 @@ def state(recipe: Recipe) -> State:
     return State(recipe.name, path, "stored", manifest.model_id)
 
 
+def looks_stored(recipe: Recipe) -> bool:
+    """Whether a recipe's model is there, with its manifest and of its length; nothing is hashed."""
+    path = model_path(recipe.name)
+    try:
+        manifest = read_manifest(path)
+        return manifest == _manifest(recipe, manifest.sha256, manifest.size) and path.stat().st_size == manifest.size
+    except (ModelError, OSError):
+        return False
+
+
 def load_stored(recipe: Recipe) -> bytes:
     """The bytes of the stored FP32 model, held against recipe and manifest.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
     from edgeface.runtime.board import Board
 
+CONTENT = re.compile(r"\.[0-9a-f]{12}\.plan$")  # bytes that a manifest under the plain name stands for
 BUILD = "edgeface build {} --target tensorrt --calibration FOLDER"
 
 
 def engine_files() -> list[Path]:
     """The TensorRT engines of the model folder."""
-    return sorted((home() / "models").glob("*.plan"))
+    folder = home() / "models"
+    named = {path.with_suffix("") for path in folder.glob("*.plan.json")}
+    return sorted(named | {path for path in folder.glob("*.plan") if not CONTENT.search(path.name)})
 
 
 def models() -> Iterator[Finding]:

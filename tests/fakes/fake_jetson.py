@@ -127,7 +127,7 @@ def convert(folder: Path, name: str, **changes: Any) -> Path:
     path = folder / f"{name}.fp32.plan"
     made = dataclasses.replace(
         manifest, file=path.name, size=len(whole), sha256=hashlib.sha256(whole).hexdigest(), runtime="tensorrt",
-        max_batch=high[0], build={**BUILD, "onnx_sha256": manifest.sha256},
+        max_batch=high[0], build={**BUILD, "fp32_sha256": manifest.sha256},
     )  # fmt: skip
     path.write_bytes(whole)
     manifest_path(path).write_text(dataclasses.replace(made, **changes).to_json())
