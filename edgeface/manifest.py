@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -206,9 +207,11 @@ def read_manifest(model: Path) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ModelNotFoundError(
-            f"{path}: no manifest beside the model; `edgeface models fetch RECIPE` and `edgeface build` write one"
-        ) from None
+        named = model.with_name(re.sub(r"\.[0-9a-f]{12}(\.[a-z]+)$", r"\1", model.name))
+        mend = "`edgeface models fetch RECIPE` and `edgeface build` write one"
+        if named != model and is_stored(named):
+            mend = f"these are the bytes of {named}: give that name"
+        raise ModelNotFoundError(f"{path}: no manifest beside the model; {mend}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot read the manifest: {error}") from error
     return parse_manifest(text, where=str(path))

@@ -19,7 +19,7 @@ from edgeface.engines.machine import find_machine
 from edgeface.engines.material import gather
 from edgeface.engines.prepare import prepare
 from edgeface.engines.rates import with_thresholds
-from edgeface.engines.store import Artefact, find_built, make_manifest, store
+from edgeface.engines.store import Artefact, check_folder, find_built, make_manifest, store
 from edgeface.errors import BuildError, GateError
 from edgeface.home import home, model_path
 from edgeface.manifest import read_manifest
@@ -111,6 +111,7 @@ def build(recipe: Recipe, options: Options, *, detector: Detector | None = None,
     folder = options.out or home() / "models"
     if options.target == "onnxruntime" and options.precision == "fp32" and folder.resolve() == source.parent.resolve():
         raise BuildError(f"{source}: the float32 model itself is there; give --out to make another file of it")
+    check_folder(folder)
     fp32 = models.load_stored(recipe)
     base = read_manifest(source)
     # Before the hours of work: a machine without the compiler is told now.

@@ -13,6 +13,7 @@ from edgeface.engines.race import ROUNDS, fastest, race
 from edgeface.engines.store import make_manifest, model_name
 from edgeface.engines.tensorrt_builder import compile_plan
 from edgeface.errors import BuildError, EngineError
+from edgeface.home import home, remove_stale
 from edgeface.manifest import manifest_path
 from edgeface.runtime.engine import load_engine
 
@@ -112,7 +113,9 @@ def try_plans(
         reason = f"no plan runs here, so none was verified or timed as it runs: {machine.why_not}"
         return Outcome(candidates, compiled[0], reason, verified=False)
     with ExitStack() as opened:
-        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="edgeface-plans-")))
+        home().mkdir(parents=True, exist_ok=True)
+        remove_stale(home(), ".plans-*")
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(dir=home(), prefix=".plans-")))
         running: list[tuple[Candidate, Engine]] = []
         for one in compiled:
             try:

@@ -120,6 +120,13 @@ def _switch(path: Path, artefact: Artefact) -> None:
         raise
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse, before the work begins, a folder that its result could not be written to. Raises BuildError."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise BuildError(f"{folder}: cannot be written to: {place} is no folder or not writable; choose another --out")
+
+
 def find_built(
     folder: Path, recipe: Recipe, asked: str, runtime: str, fingerprint: str
 ) -> tuple[Path, Manifest] | None:

@@ -6,6 +6,7 @@ One adapter for all of them, on what they share: a strongly typed network, so th
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import threading
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeface.engines.inspector import inspect_plan, off_plan
 from edgeface.errors import BuildError
-from edgeface.home import home, write_atomically
+from edgeface.home import home, remove_stale, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ SIDES = ((32, 32), (384, 640), (640, 640))
 MOST_WORKSPACE = 1 << 30
 #: From which version on, and up to which, TensorRT has no DLA (release notes of 10.8 and of 11.4.1).
 NO_DLA = ((10, 8), (11, 4))
+
+logger = logging.getLogger(__name__)
 
 _logs: dict[str, tuple[Any, list[str]]] = {}  # for the life of the process: TensorRT keeps a pointer to its logger
 
@@ -68,16 +71,16 @@ def compile_plan(
         KeyboardInterrupt: Ctrl-C; nothing is left behind.
     """
     trt = machine.trt
-    logger, messages = _logger(trt, machine.target)
+    native, messages = _logger(trt, machine.target)
     try:
-        builder = trt.Builder(logger)
+        builder = trt.Builder(native)
     except TypeError as error:  # what the bindings make of a null pointer
         raise BuildError(
             f"TensorRT {machine.version} gives no builder ({error}): {' / '.join(messages[-3:]) or 'no reason given'}; "
             "it needs an NVIDIA GPU with its driver"
         ) from error
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
+    parser = trt.OnnxParser(network, native)
     if not parser.parse(onnx):
         raise BuildError(f"{manifest.name}: TensorRT {machine.version} refuses the network: {parser_errors(parser)}")
     config = builder.create_builder_config()
@@ -108,7 +111,7 @@ def compile_plan(
     facts = {**machine.facts(), "profile": profile, "warnings": warnings}
     if machine.gpu is None:
         return Compiled(content, facts | _dla_facts(dla, []))
-    inspection = inspect_plan(trt, logger, content, dla=dla)
+    inspection = inspect_plan(trt, native, content, dla=dla)
     said = off_plan(onnx, inspection)
     facts |= {"off_plan": said, **_dla_facts(dla, inspection.on_dla)}
     return Compiled(content, facts, inspection.rows(), said)
@@ -171,9 +174,9 @@ def _logger(trt: Any, target: str) -> tuple[Any, list[str]]:
                     kept.append(msg)
 
         _logs[target] = (Logger(), kept)
-    logger, messages = _logs[target]
+    native, messages = _logs[target]
     messages.clear()
-    return logger, messages
+    return native, messages
 
 
 def _profile(builder: Any, config: Any, network: Any, manifest: Manifest, *, fixed: bool) -> dict[str, Any] | None:
@@ -198,7 +201,10 @@ def _profile(builder: Any, config: Any, network: Any, manifest: Manifest, *, fix
 
 
 def _load_cache(config: Any, path: Path) -> None:
-    content = path.read_bytes() if path.is_file() else b""
+    try:
+        content = path.read_bytes()
+    except OSError:  # the first build here, most often
+        content = b""
     cache = config.create_timing_cache(content) or config.create_timing_cache(b"")  # a damaged one is started anew
     if cache is not None:
         config.set_timing_cache(cache, False)
@@ -207,8 +213,13 @@ def _load_cache(config: Any, path: Path) -> None:
 def _save_cache(config: Any, path: Path) -> None:
     cache = config.get_timing_cache()
     content = bytes(cache.serialize()) if cache is not None else b""
-    if content:
+    if not content:
+        return
+    try:
+        remove_stale(path.parent, ".*.part")
         write_atomically(path, content)
+    except OSError as error:  # the plan is made; only the next build takes longer
+        logger.warning("%s: TensorRT's timings were not kept: %s", path, error)
 
 
 @contextmanager

@@ -159,6 +159,9 @@ def test_the_file_and_the_simulation_agree(bench: Bench) -> None:
 def test_pictures_that_will_not_do(bench: Bench, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BuildError, match=r"file/out: cannot be written to: .*/file is no folder"):
+        build(bench.recipe, replace(bench.options, out=tmp_path / "file" / "out"))
     with pytest.raises(InputError, match="no photograph"):
         build(bench.recipe, replace(bench.options, calibration=empty))
     few = tmp_path / "few"

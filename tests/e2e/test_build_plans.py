@@ -16,7 +16,7 @@ from edgeface.engines import candidates, machine, qdq, quantize, race
 from edgeface.engines.build import build
 from edgeface.engines.race import Times, fastest
 from edgeface.errors import BuildError, EngineIncompatibleError, GateError
-from edgeface.home import engine_path
+from edgeface.home import engine_path, home
 from edgeface.manifest import content_path, read_manifest
 from edgeface.runtime import tensorrt
 from edgeface.runtime.board import Board
@@ -208,7 +208,11 @@ def test_layers_that_run_in_another_precision_are_told(
     assert "INT8 passes and takes" in ran.out
     manifest = read_manifest(engine_path("made", "int8"))
     assert len(manifest.build["off_plan"]) == 2
-    assert "conv_4 was to run in int8" in cli("inspect", engine_path("made", "int8")).out
+    shown = cli("inspect", engine_path("made", "int8")).out
+    assert "conv_4 was to run in int8" in shown
+    assert "times.0.median_ms" in shown
+    content = content_path(engine_path("made", "int8"), manifest)
+    assert f"these are the bytes of {engine_path('made', 'int8')}: give that name" in cli("inspect", content).err
     assert "Layers off the plan" in (engine_path("made").parent / "made.int8.report.html").read_text()
 
 
@@ -254,8 +258,6 @@ def test_control_c_while_compiling_leaves_nothing(
     timed(monkeypatch, 0.5)
     old = build(bench.recipe, on_board(bench, precision="fp16"))
     before = {path: path.read_bytes() for path in old.path.parent.parent.rglob("*") if path.is_file()}
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
     handler = signal.getsignal(signal.SIGINT)
     board.trt.interrupt = True
     with pytest.raises(KeyboardInterrupt):
@@ -271,7 +273,7 @@ def test_control_c_while_compiling_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         build(bench.recipe, on_board(bench, precision="fp16", force=True))
     assert {path: path.read_bytes() for path in old.path.parent.parent.rglob("*") if path.is_file()} == before
-    assert list((tmp_path / "temporary").iterdir()) == []
+    assert [path.name for path in home().iterdir() if path.name.startswith(".")] == []
 
 
 def test_dla(bench: Bench, board: Jetson, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,14 @@ def test_control_c_stops_the_compiler_and_leaves_nothing(trt: FakeTensorRt, mani
     assert list(tmp_path.iterdir()) == []
 
 
+def test_timings_that_cannot_be_kept_cost_no_plan(
+    trt: FakeTensorRt, manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "timing").write_text("no folder")
+    assert compile_plan(manifest).plan
+    assert "TensorRT's timings were not kept" in caplog.text
+
+
 def test_dla_wants_one_shape(trt: FakeTensorRt, manifest: Manifest) -> None:
     trt.dla_cores = 2
     compiled = compile_plan(manifest, dla=1)
