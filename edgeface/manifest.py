@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from edgeface.contents import content_path, plain_path
 from edgeface.errors import ModelIntegrityError, ModelNotFoundError, RecipeError
 from edgeface.pad import LivenessSpec, parse_liveness
 from edgeface.tables import Reader
@@ -176,21 +176,6 @@ def manifest_path(model: Path) -> Path:
     return model.with_name(model.name + ".json")
 
 
-def content_name(model: str, sha256: str) -> str:
-    """The name under which a build stores an engine's bytes: ``sface.int8.plan`` is ``sface.int8.0123456789ab.plan``.
-
-    Old and new bytes stand side by side under such names, and the manifest alone, exchanged in one step, switches.
-    """
-    stem, dot, suffix = model.rpartition(".")
-    return f"{stem}.{sha256[:12]}{dot}{suffix}"
-
-
-def content_path(model: Path, manifest: Manifest) -> Path:
-    """The file with the bytes of `model`: the one named by its checksum where the manifest says so, else `model`."""
-    hashed = content_name(model.name, manifest.sha256)
-    return model.with_name(hashed) if manifest.file == hashed else model
-
-
 def is_stored(model: Path) -> bool:
     """Whether there is a model of that name: its manifest stands there. Its bytes are not looked at."""
     return manifest_path(model).exists()
@@ -207,7 +192,7 @@ def read_manifest(model: Path) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        named = model.with_name(re.sub(r"\.[0-9a-f]{12}(\.[a-z]+)$", r"\1", model.name))
+        named = plain_path(model)
         mend = "`edgeface models fetch RECIPE` and `edgeface build` write one"
         if named != model and is_stored(named):
             mend = f"these are the bytes of {named}: give that name"

@@ -17,10 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
+from edgeface.contents import content_name
 from edgeface.engines.report import page
 from edgeface.errors import BuildError, ModelError, ModelNotFoundError
 from edgeface.home import write_atomically
-from edgeface.manifest import Manifest, Precision, check_file, content_name, manifest_path, read_manifest
+from edgeface.manifest import Manifest, Precision, check_file, manifest_path, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeface.contents import plain_path
 from edgeface.errors import EdgefaceError, MissingDependencyError
 from edgeface.home import home
 from edgeface.manifest import check_file, read_manifest
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from edgeface.runtime.board import Board
 
-CONTENT = re.compile(r"\.[0-9a-f]{12}\.plan$")  # bytes that a manifest under the plain name stands for
 BUILD = "edgeface build {} --target tensorrt --calibration FOLDER"
 
 
@@ -24,7 +23,7 @@ def engine_files() -> list[Path]:
     """The TensorRT engines of the model folder."""
     folder = home() / "models"
     named = {path.with_suffix("") for path in folder.glob("*.plan.json")}
-    return sorted(named | {path for path in folder.glob("*.plan") if not CONTENT.search(path.name)})
+    return sorted(named | {path for path in folder.glob("*.plan") if plain_path(path) == path})
 
 
 def models() -> Iterator[Finding]:

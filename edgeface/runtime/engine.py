@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from edgeface.contents import content_name
 from edgeface.errors import ConfigurationError, EngineIncompatibleError, ModelNotFoundError
-from edgeface.manifest import Manifest, check_file, content_name, read_manifest
+from edgeface.manifest import Manifest, check_file, read_manifest
 
 if TYPE_CHECKING:
     import os

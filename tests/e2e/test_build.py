@@ -14,6 +14,7 @@ from build_bench import EACH, SIDE, Bench
 from onnx import helper
 
 from edgeface import load_engine
+from edgeface.contents import content_path
 from edgeface.engines import models, qdq, quantize
 from edgeface.engines.build import build
 from edgeface.engines.intake import read_network
@@ -22,7 +23,7 @@ from edgeface.engines.material import gather
 from edgeface.engines.prepare import prepare
 from edgeface.errors import BuildError, GateError, InputError, ModelNotFoundError
 from edgeface.home import model_path
-from edgeface.manifest import content_path, read_manifest
+from edgeface.manifest import read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,12 +12,13 @@ import pytest
 from build_bench import SIDE, Bench
 
 from edgeface import load_engine
+from edgeface.contents import content_path
 from edgeface.engines import candidates, machine, qdq, quantize, race
 from edgeface.engines.build import build
 from edgeface.engines.race import Times, fastest
 from edgeface.errors import BuildError, EngineIncompatibleError, GateError
 from edgeface.home import engine_path, home
-from edgeface.manifest import content_path, read_manifest
+from edgeface.manifest import read_manifest
 from edgeface.runtime import tensorrt
 from edgeface.runtime.board import Board
 from edgeface.runtime.choice import choose

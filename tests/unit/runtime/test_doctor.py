@@ -14,7 +14,8 @@ import pytest
 from fake_jetson import BUILD, Jetson
 
 from edgeface import Gallery
-from edgeface.manifest import content_name, manifest_path, read_manifest
+from edgeface.contents import content_name
+from edgeface.manifest import manifest_path, read_manifest
 from edgeface.runtime import cuda_kernels
 from edgeface.tools import checks_machine
 
