@@ -124,7 +124,7 @@ def try_plans(
                 quantised = one.attempt.precision == "int8"
                 share = one.attempt.int8_share
                 one.verdict = judge.measure(engine_run(engine, tick), int8_share=share, quantised=quantised)
-            except (EngineError, BuildError) as error:  # BuildError: NaN or zeros where embeddings should be
+            except (EngineError, BuildError) as error:  # BuildError: also NaN or zeros where embeddings should be
                 one.refused = str(error)
                 continue
             if one.verdict.passed:
@@ -159,8 +159,11 @@ def _load(folder: Path, recipe: Recipe, base: Manifest, candidate: Candidate, ru
     assert compiled is not None
     manifest = plan_manifest(recipe, base, candidate, runtime, compiled.facts)
     path = folder / model_name(recipe.name, candidate.attempt.precision, runtime)
-    path.with_name(manifest.file).write_bytes(compiled.plan)
-    manifest_path(path).write_text(manifest.to_json(), encoding="utf-8")
+    try:
+        path.with_name(manifest.file).write_bytes(compiled.plan)
+        manifest_path(path).write_text(manifest.to_json(), encoding="utf-8")
+    except OSError as error:
+        raise BuildError(f"{folder}: cannot write the plan to try it: {error}; free some space") from error
     return load_engine(path)
 
 

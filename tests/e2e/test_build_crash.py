@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 sys.path.append(str(Path(__file__).parents[2]))  # the last place: `edgeface` is the installed one
+from edgeface.engines import store
 from edgeface.errors import EdgefaceError
 from edgeface.manifest import manifest_path
 from tests.e2e.store_workload import NAME, engine, engines_in, version_of, write, write_plainly
@@ -157,6 +158,24 @@ def test_what_earlier_versions_wrote_is_replaced_and_the_rest_is_left(tmp_path: 
     assert engines_in(tmp_path) == sorted([*others, engine(2).manifest.file, f"{NAME}.json"])
 
 
+def test_control_c_before_the_switch_takes_the_new_bytes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 1)
+    honest = store.write_atomically
+
+    def interrupted(path: Path, content: bytes) -> None:
+        if path == manifest_path(tmp_path / NAME):
+            raise KeyboardInterrupt
+        honest(path, content)
+
+    monkeypatch.setattr(store, "write_atomically", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, 2)
+    assert engines_in(tmp_path) == sorted([engine(1).manifest.file, f"{NAME}.json"])
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, 1)  # the same bytes: they are in use
+    assert version_of(tmp_path) == 1
+
+
 def test_an_unreadable_manifest_keeps_its_engine_until_it_is_replaced(tmp_path: Path) -> None:
     write(tmp_path, 1)
     manifest_path(tmp_path / NAME).write_text("{")
@@ -177,7 +196,7 @@ def test_firmware_that_starts_while_engines_are_replaced_gets_one_of_them(memory
     """Two builds write at once, and loading never fails: not between a manifest and its bytes, nor for a swept file."""
     write(memory_folder, 1)
     context = multiprocessing.get_context("spawn")
-    builds = [context.Process(target=_rebuild, args=(memory_folder, range(start, start + 40))) for start in (100, 200)]
+    builds = [context.Process(target=_rebuild, args=(memory_folder, range(start, start + 20))) for start in (100, 200)]
     for one in builds:
         one.start()
     seen: set[int] = set()

@@ -177,6 +177,16 @@ def test_a_plan_that_does_not_load_is_out(bench: Bench, board: Jetson, monkeypat
     assert not list(engine_path("made").parent.glob("*.plan*"))
 
 
+def test_a_disk_that_fills_while_plans_are_tried(bench: Bench, board: Jetson, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(BuildError, match=r"no plan runs: INT8: .*cannot write the plan to try it: .*No space left"):
+        build(bench.recipe, on_board(bench))
+    assert not [path for path in home().iterdir() if path.name.startswith(".plans-")]
+
+
 def test_without_a_gpu_the_precision_is_as_asked_and_the_report_says_why(
     bench: Bench, board: Jetson, monkeypatch: pytest.MonkeyPatch
 ) -> None:
