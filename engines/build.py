@@ -20,6 +20,7 @@ from edgeface.engines.material import gather
 from edgeface.engines.prepare import prepare
 from edgeface.engines.rates import with_thresholds
 from edgeface.engines.store import Artefact, check_folder, find_built, make_manifest, store
+from edgeface.engines.tensorrt_builder import make_builder
 from edgeface.errors import BuildError, GateError
 from edgeface.home import home, model_path
 from edgeface.manifest import read_manifest
@@ -114,8 +115,10 @@ def build(recipe: Recipe, options: Options, *, detector: Detector | None = None,
     check_folder(folder)
     fp32 = models.load_stored(recipe)
     base = read_manifest(source)
-    # Before the hours of work: a machine without the compiler is told now.
-    machine = None if options.target == "onnxruntime" else find_machine(options.target)
+    machine = None
+    if options.target != "onnxruntime":
+        machine = find_machine(options.target)
+        make_builder(machine, dla=options.dla)  # before the long work: a machine that cannot compile is told now
     network = read_network(fp32, recipe)
     material = gather(
         recipe,

@@ -72,13 +72,7 @@ def compile_plan(
     """
     trt = machine.trt
     native, messages = _logger(trt, machine.target)
-    try:
-        builder = trt.Builder(native)
-    except TypeError as error:  # what the bindings make of a null pointer
-        raise BuildError(
-            f"TensorRT {machine.version} gives no builder ({error}): {' / '.join(messages[-3:]) or 'no reason given'}; "
-            "it needs an NVIDIA GPU with its driver"
-        ) from error
+    builder = make_builder(machine, dla=dla)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, native)
     if not parser.parse(onnx):
@@ -89,7 +83,9 @@ def compile_plan(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     profile = _profile(builder, config, network, manifest, fixed=dla is not None)
     if dla is not None:
-        _use_dla(machine, builder, config, dla)
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = dla
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)  # what DLA cannot do runs on the GPU
     if machine.targets:
         config.num_compute_capabilities = len(machine.targets)
         for number, name in enumerate(machine.targets):
@@ -121,21 +117,29 @@ def _dla_facts(core: int | None, layers: list[str]) -> dict[str, Any]:
     return {} if core is None else {"dla_core": core, "dla_layers": layers}
 
 
-def _use_dla(machine: Machine, builder: Any, config: Any, core: int) -> None:
-    trt = machine.trt
+def make_builder(machine: Machine, *, dla: int | None = None) -> Any:
+    """TensorRT's builder. Raises BuildError: there is none on this machine, or no such DLA core."""
+    native, messages = _logger(machine.trt, machine.target)
+    try:
+        builder = machine.trt.Builder(native)
+    except TypeError as error:  # what the bindings make of a null pointer
+        raise BuildError(
+            f"TensorRT {machine.version} gives no builder ({error}): {' / '.join(messages[-3:]) or 'no reason given'}; "
+            "it needs an NVIDIA GPU with its driver"
+        ) from error
+    if dla is None:
+        return builder
     version = tuple(int(part) for part in re.findall(r"\d+", machine.version)[:2])
     if NO_DLA[0] <= version < NO_DLA[1]:
         raise BuildError(
-            f"--dla {core}: TensorRT {machine.version} has no DLA: 10.7 was the last of the 10s with it, 11.4.1 has it "
+            f"--dla {dla}: TensorRT {machine.version} has no DLA: 10.7 was the last of the 10s with it, 11.4.1 has it "
             "again on AGX Orin; build without --dla"
         )
     cores = int(builder.num_DLA_cores)
-    if not 0 <= core < cores:
+    if not 0 <= dla < cores:
         have = f"this machine has {cores}, numbered from 0" if cores else "TensorRT finds none on this machine"
-        raise BuildError(f"--dla {core}: no such DLA core: {have}; build without --dla, or on an Orin NX, AGX Orin")
-    config.default_device_type = trt.DeviceType.DLA
-    config.DLA_core = core
-    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)  # what DLA cannot do runs on the GPU
+        raise BuildError(f"--dla {dla}: no such DLA core: {have}; build without --dla, or on an Orin NX, AGX Orin")
+    return builder
 
 
 def parser_errors(parser: Any) -> str:

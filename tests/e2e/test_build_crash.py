@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 sys.path.append(str(Path(__file__).parents[2]))  # the last place: `edgeface` is the installed one
-from edgeface.engines import store
+from edgeface.home import write_atomically
 from edgeface.manifest import manifest_path
 from tests.e2e.store_workload import NAME, engine, engines_in, version_of, write, write_plainly
 
@@ -161,14 +161,12 @@ def test_what_earlier_versions_wrote_is_replaced_and_the_rest_is_left(tmp_path: 
 
 def test_control_c_before_the_switch_takes_the_new_bytes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, 1)
-    honest = store.write_atomically
-
     def interrupted(path: Path, content: bytes) -> None:
         if path == manifest_path(tmp_path / NAME):
             raise KeyboardInterrupt
-        honest(path, content)
+        write_atomically(path, content)
 
-    monkeypatch.setattr(store, "write_atomically", interrupted)
+    monkeypatch.setattr("edgeface.engines.store.write_atomically", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, 2)
     assert engines_in(tmp_path) == sorted([engine(1).manifest.file, f"{NAME}.json"])

@@ -307,6 +307,19 @@ def test_dla(bench: Bench, board: Jetson, monkeypatch: pytest.MonkeyPatch) -> No
         assert engine.run(np.zeros((1, 3, SIDE, SIDE), np.float32))["embedding"].shape == (1, 32)
 
 
+def test_a_machine_that_cannot_compile_is_told_before_the_work(bench: Bench, board: Jetson) -> None:
+    board.trt.no_builder = True
+    stages: list[str] = []
+
+    def stage(title: str, steps: int) -> Any:
+        stages.append(title)
+        return lambda done: None
+
+    with pytest.raises(BuildError, match="it needs an NVIDIA GPU with its driver"):
+        build(bench.recipe, on_board(bench), stage=stage)
+    assert stages == []
+
+
 def test_litter_of_a_killed_build_goes_though_the_engine_is_up_to_date(
     bench: Bench, board: Jetson, monkeypatch: pytest.MonkeyPatch
 ) -> None:
