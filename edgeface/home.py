@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 VARIABLE = "EDGEFACE_HOME"
+STALE_S = 86_400.0
 
 
 def home() -> Path:
@@ -34,13 +37,24 @@ def home() -> Path:
 
 
 def model_path(name: str, precision: str = "fp32") -> Path:
-    """The model file of the recipe `name` at `precision`; it may not exist yet."""
+    """What `load_engine` takes for the recipe `name` at `precision` on onnxruntime; its manifest may not exist yet."""
     return home() / "models" / f"{name}.{precision}.onnx"
 
 
 def engine_path(name: str, precision: str = "fp32") -> Path:
-    """The TensorRT engine of the recipe `name` at `precision`; it may not exist yet."""
+    """What `load_engine` takes for its TensorRT engine at `precision`; its manifest may not exist yet."""
     return home() / "models" / f"{name}.{precision}.plan"
+
+
+def remove_stale(folder: Path, pattern: str) -> None:
+    """Remove what killed processes left of that name in a folder: what is a day old, for no work here takes as long."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            if time.time() - path.stat().st_mtime > STALE_S:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o644) -> None:

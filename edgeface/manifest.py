@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from edgeface.contents import content_path, plain_path
 from edgeface.errors import ModelIntegrityError, ModelNotFoundError, RecipeError
 from edgeface.pad import LivenessSpec, parse_liveness
 from edgeface.tables import Reader
@@ -120,7 +121,8 @@ class Manifest:
     Attributes:
         name: name of the recipe, such as ``sface``.
         model_id: names network, weights and precision; templates of different ids are never compared.
-        file: name of the model file, in the manifest's folder.
+        file: name of the file with the model's bytes, in the manifest's folder: the manifest's own without ``.json``,
+            or that with the start of its checksum inside (`content_name`).
         sha256, size: checksum and length in bytes of that file.
         kind: ``detector``, ``embedder`` or ``liveness``.
         precision: what the file computes in.
@@ -174,6 +176,11 @@ def manifest_path(model: Path) -> Path:
     return model.with_name(model.name + ".json")
 
 
+def is_stored(model: Path) -> bool:
+    """Whether there is a model of that name: its manifest stands there. Its bytes are not looked at."""
+    return manifest_path(model).exists()
+
+
 def read_manifest(model: Path) -> Manifest:
     """Read and check the manifest of the model file `model`; the model file itself is not read.
 
@@ -185,9 +192,11 @@ def read_manifest(model: Path) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ModelNotFoundError(
-            f"{path}: no manifest beside the model; `edgeface models fetch RECIPE` and `edgeface build` write one"
-        ) from None
+        named = plain_path(model)
+        mend = "`edgeface models fetch RECIPE` and `edgeface build` write one"
+        if named != model and is_stored(named):
+            mend = f"these are the bytes of {named}: give that name"
+        raise ModelNotFoundError(f"{path}: no manifest beside the model; {mend}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot read the manifest: {error}") from error
     return parse_manifest(text, where=str(path))
@@ -297,6 +306,9 @@ def parse_recognizability(read: Reader, dimension: int) -> Recognizability:
 def check_file(model: Path, manifest: Manifest) -> bytes:
     """Read the model file once and hold it against its manifest.
 
+    Args:
+        model: the name that the manifest stands beside; the bytes may be in another file, see `content_path`.
+
     Returns:
         The file's bytes, so that what was checked is what runs.
 
@@ -304,6 +316,7 @@ def check_file(model: Path, manifest: Manifest) -> bytes:
         ModelNotFoundError: there is no such file.
         ModelIntegrityError: its length or checksum is another.
     """
+    model = content_path(model, manifest)
     try:
         content = model.read_bytes()
     except FileNotFoundError:

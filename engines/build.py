@@ -5,34 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgeface.engines import models, qdq
-from edgeface.engines.halve import halve
+from edgeface.engines import models
+from edgeface.engines.attempts import Attempts
+from edgeface.engines.candidates import plan_manifest, try_plans
 from edgeface.engines.intake import read_network
-from edgeface.engines.judge import Verdict, engine_run, graph_run, make_judge
-from edgeface.engines.layers import layer_rows, output_shapes
+from edgeface.engines.judge import graph_run, make_judge
+from edgeface.engines.layers import layer_rows
+from edgeface.engines.machine import find_machine
 from edgeface.engines.material import gather
-from edgeface.engines.pack import pack
-from edgeface.engines.plan import grow, sensitivities
 from edgeface.engines.prepare import prepare
-from edgeface.engines.quantize import Quantized, quantize
 from edgeface.engines.rates import with_thresholds
-from edgeface.engines.store import Artefact, make_manifest, store
+from edgeface.engines.store import Artefact, check_folder, find_built, make_manifest, store
+from edgeface.engines.tensorrt_builder import make_builder
 from edgeface.errors import BuildError, GateError
 from edgeface.home import home, model_path
 from edgeface.manifest import read_manifest
-from edgeface.runtime.onnxrt import OnnxRuntimeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from edgeface.detect import Detector
-    from edgeface.engines.graph import Graph
-    from edgeface.engines.judge import Judge
+    from edgeface.engines.attempts import Attempt
+    from edgeface.engines.candidates import Candidate
+    from edgeface.engines.machine import Machine
     from edgeface.engines.material import Material
     from edgeface.engines.quantize import Stage
     from edgeface.engines.recipe import Recipe
@@ -51,10 +51,11 @@ class Options:
         pairs, images: verify on the people of a pairs file; its photographs are in `images`, else in `calibration`.
         target: what shall run the engine.
         precision: None and ``mixed`` are INT8, with as few layers in float as the limits need; ``int8`` is the recipe's
-            INT8 or nothing.
+            INT8 or nothing. None for TensorRT also tries FP16, and takes whichever plan runs faster on this machine.
         out: folder of the engine and the report; None is the model folder.
         pictures: most calibration pictures. held_out: most verification pictures.
         force: build even what is up to date.
+        dla: of the target ``tensorrt``, the DLA core to run on (experimental).
     """
 
     calibration: Path
@@ -66,6 +67,12 @@ class Options:
     pictures: int = 384
     held_out: int = 2000
     force: bool = False
+    dla: int | None = None
+
+    @property
+    def asked(self) -> str:
+        """The precision that the engine answers to at run time, whatever it came to compute in."""
+        return self.precision or "int8"
 
 
 @dataclass
@@ -73,7 +80,7 @@ class Built:
     """What a build gave.
 
     Attributes:
-        path: the engine file. precision: of it. document: the report, as its JSON says it.
+        path: what `load_engine` takes. precision: of the engine. document: the report, as its JSON says it.
         up_to_date: the engine stood there already, made from the same inputs.
     """
 
@@ -81,14 +88,6 @@ class Built:
     precision: str
     document: dict[str, Any]
     up_to_date: bool = False
-
-
-@dataclass
-class _Attempt:
-    graph: Graph
-    precision: Precision
-    verdict: Verdict
-    float_layers: list[str] = field(default_factory=list)
 
 
 def build(recipe: Recipe, options: Options, *, detector: Detector | None = None, stage: Stage | None = None) -> Built:
@@ -110,9 +109,17 @@ def build(recipe: Recipe, options: Options, *, detector: Detector | None = None,
         )
     clock = _Clock(stage)
     source = model_path(recipe.name)
-    fp32 = models.load_stored(recipe)
-    network = read_network(fp32, recipe)
     folder = options.out or home() / "models"
+    if options.target == "onnxruntime" and options.precision == "fp32" and folder.resolve() == source.parent.resolve():
+        raise BuildError(f"{source}: the float32 model itself is there; give --out to make another file of it")
+    check_folder(folder)
+    fp32 = models.load_stored(recipe)
+    base = read_manifest(source)
+    machine = None
+    if options.target != "onnxruntime":
+        machine = find_machine(options.target)
+        make_builder(machine, dla=options.dla)  # before the long work: a machine that cannot compile is told now
+    network = read_network(fp32, recipe)
     material = gather(
         recipe,
         options.calibration,
@@ -123,143 +130,122 @@ def build(recipe: Recipe, options: Options, *, detector: Detector | None = None,
         most_held_out=options.held_out,
         stage=clock.stage,
     )
-    fingerprint = _fingerprint(recipe, fp32, material, options)
-    old = None if options.force else _up_to_date(recipe, folder, fingerprint)
-    if old is not None:
-        return old
+    fingerprint = _fingerprint(recipe, fp32, material, options, machine)
+    if not options.force:
+        old = find_built(folder, recipe, options.asked, options.target, fingerprint)
+        if old is not None:
+            return Built(old[0], old[1].precision, {"findings": [], **old[1].build}, True)
     total = len(material.held_out) + (len(material.calibration) if recipe.kind == "embedder" else 0)
-    tick = clock.stage("float32 reference", total)
-    judge = make_judge(recipe, graph_run(recipe, network, tick), material)
+    judge = make_judge(recipe, graph_run(recipe, network, clock.stage("float32 reference", total)), material)
     prepared = prepare(network)
-    shapes = output_shapes(prepared, material.calibration)
-    macs = qdq.macs(prepared, shapes)
-    attempts, quantised, order = _attempts(recipe, options, prepared, judge, material, macs, clock.stage)
-    final = attempts[-1]
+    made = Attempts(
+        recipe,
+        base,
+        prepared,
+        judge,
+        material,
+        precision=options.precision,
+        target=options.target,
+        stage=clock.stage,
+    )
+    final, verdict = made.tried[-1], made.tried[-1].verdict
+    outcome = None
+    if machine is not None:
+        networks = _networks(made, machine, options)
+        if networks:
+            outcome = try_plans(
+                recipe, base, networks, judge, machine,
+                held_out=len(material.held_out), stage=clock.stage, dla=options.dla,
+            )  # fmt: skip
+            shown = outcome.winner or next((c for c in outcome.candidates if c.verdict), None)
+            if shown is not None:
+                final, verdict = shown.attempt, shown.verdict or shown.attempt.verdict
+    assert verdict is not None
+    quantised = made.quantised if final.precision in ("int8", "mixed") else None
     document: dict[str, Any] = {
         "format": "edgeface-build-report",
         "version": 1,
         "recipe": recipe.name,
         "target": options.target,
+        "asked": options.asked,
         "precision": final.precision,
-        "passed": final.verdict.passed,
-        "findings": [asdict(finding) for finding in final.verdict.findings],
-        "figures": final.verdict.figures,
-        "int8_share": _share(final.graph, macs),
+        "passed": verdict.passed,
+        "measured": "the running plan" if outcome and outcome.verified else "the ONNX network",
+        "findings": [asdict(finding) for finding in verdict.findings],
+        "figures": verdict.figures,
+        "int8_share": final.int8_share,
         "float_layers": final.float_layers,
-        "attempts": [
-            {"precision": a.precision, "float_layers": a.float_layers, "passed": a.verdict.passed,
-             "findings": [asdict(finding) for finding in a.verdict.findings]}
-            for a in attempts
-        ],
-        "candidates": [asdict(c) for c in quantised.candidates] if quantised else [],
-        "sensitivities": [{"layer": name, "gain": gain} for name, gain in order],
-        "layers": layer_rows(prepared, quantised, final.graph, macs, material.calibration),
+        "attempts": [attempt.row() for attempt in made.tried],
+        "plans": [candidate.row() for candidate in outcome.candidates] if outcome else [],
+        "reason": outcome.reason if outcome else "",
+        "candidates": [asdict(c) for c in made.quantised.candidates] if made.quantised else [],
+        "sensitivities": [{"layer": name, "gain": gain} for name, gain in made.order],
+        "layers": layer_rows(prepared, quantised, final.graph, made.macs, material.calibration),
         "pictures": material.facts,
         "versions": versions(),
         "fingerprint": fingerprint,
-    }  # fmt: skip
-    if not final.verdict.passed:
+    }
+    if not verdict.passed:
         document["seconds"] = clock.seconds()
-        report = store(folder, recipe, final.precision, None, document)
-        worst = "; ".join(f"{f.name} {f.value:.4f}, limit {f.limit:g}" for f in final.verdict.findings if not f.passed)
+        report = store(folder, recipe, options.asked, None, document)
+        worst = "; ".join(f"{f.name} {f.value:.4f}, limit {f.limit:g}" for f in verdict.findings if not f.passed)
         raise GateError(
             f"{recipe.name}: {final.precision} fails the recipe's limits: {worst}. No engine was written; "
             f"the report is {report}"
         )
-    artefact = _artefact(recipe, source, options, final, document, clock.stage)
+    artefact = _artefact(recipe, base, options, final, document, outcome.winner if outcome else None)
     document["file"] = {"name": artefact.manifest.file, "bytes": len(artefact.content), "fp32_bytes": len(fp32)}
     document["seconds"] = clock.seconds()
-    path = store(folder, recipe, final.precision, artefact, document)
+    path = store(folder, recipe, options.asked, artefact, document)
     return Built(path, final.precision, document)
 
 
-def _attempts(
-    recipe: Recipe,
-    options: Options,
-    prepared: Graph,
-    judge: Judge,
-    material: Material,
-    macs: dict[str, int],
-    stage: Stage,
-) -> tuple[list[_Attempt], Quantized | None, list[tuple[str, float]]]:
-    """Networks in the order in which they were tried; the last one is the result, whether it passed or not."""
-    count = len(material.held_out)
-
-    def as_manifest(content: bytes) -> Manifest:
-        return make_manifest(read_manifest(model_path(recipe.name)), recipe, "int8", "onnxruntime", content, {})
-
-    def measure(graph: Graph, *, quantised: bool) -> Verdict:
-        tick = stage("verifying on other people", count)
-        share = _share(graph, macs)
-        if options.target != "onnxruntime":
-            return judge.measure(graph_run(recipe, graph, tick), int8_share=share, quantised=quantised)
-        # Measured as firmware runs it: onnxruntime fuses Q/DQ to integer kernels where it can, and rounds otherwise.
-        content = _file(graph)
-        with OnnxRuntimeEngine(content, as_manifest(content)) as engine:
-            return judge.measure(engine_run(engine, tick), int8_share=share, quantised=quantised)
-
-    if options.precision == "fp32":
-        return [_Attempt(prepared, "fp32", measure(prepared, quantised=False))], None, []
-    if options.precision == "fp16":
-        half = halve(prepared)
-        return [_Attempt(half, "fp16", measure(half, quantised=False))], None, []
-    quantised = quantize(prepared, material.calibration, judge.error, recipe=recipe, stage=stage)
-    whole = measure(quantised.graph, quantised=True)
-    attempts = [_Attempt(quantised.graph, "int8", whole, list(recipe.keep_float))]
-    if whole.passed or options.precision == "int8":
-        return attempts, quantised, []
-    order = sensitivities(quantised, material.calibration, judge.error, recipe, stage=stage)
-    tried = grow(quantised, order, material.calibration, lambda graph: measure(graph, quantised=False), stage=stage)
-    attempts += [_Attempt(m.graph, "mixed", m.verdict, [*recipe.keep_float, *m.float_layers]) for m in tried]
-    passed = [attempt for attempt in attempts if attempt.verdict.passed]
-    if passed:
-        attempts.append(min(passed, key=lambda attempt: len(attempt.float_layers)))
-    return attempts, quantised, order
+def _networks(made: Attempts, machine: Machine, options: Options) -> list[Attempt]:
+    """What to compile: the network that passed; and where plans can be timed and no precision was asked for, FP16."""
+    final = made.tried[-1]
+    assert final.verdict is not None
+    networks = [final] if final.verdict.passed else []
+    return [*networks, made.half()] if options.precision is None and not machine.why_not else networks
 
 
 def _artefact(
     recipe: Recipe,
-    source: Path,
+    base: Manifest,
     options: Options,
-    final: _Attempt,
+    final: Attempt,
     document: dict[str, Any],
-    stage: Stage,
+    winner: Candidate | None,
 ) -> Artefact:
-    """The file that will be written: the ONNX network, or the plan that TensorRT compiles from it."""
+    """The file that will be written: the ONNX network, or the plan that TensorRT compiled from it."""
     facts = {
         "fingerprint": document["fingerprint"],
+        "asked": options.precision,
         "recipe_sha256": hashlib.sha256(recipe.path.read_bytes()).hexdigest(),
-        "fp32_sha256": read_manifest(source).sha256,
+        "fp32_sha256": base.sha256,
         "pictures": document["pictures"],
         "versions": document["versions"],
         "int8_share": document["int8_share"],
         "float_layers": final.float_layers,
-        "accuracy": {finding.name: finding.value for finding in final.verdict.findings},
+        "accuracy": {finding["name"]: finding["value"] for finding in document["findings"]},
+        "measured": document["measured"],
     }
-    base = with_thresholds(read_manifest(source), final.precision, final.verdict.figures)
-    if options.target == "onnxruntime":
-        content = _file(final.graph)
-        manifest = make_manifest(base, recipe, final.precision, "onnxruntime", content, facts)
-        return Artefact(content, manifest)
-    from edgeface.engines.tensorrt_builder import compile_plan
-
-    onnx_bytes = _file(final.graph if final.precision in ("fp32", "fp16") else halve(final.graph))
-    compiled = compile_plan(onnx_bytes, base, target=options.target, stage=stage)
-    facts |= {"onnx_sha256": hashlib.sha256(onnx_bytes).hexdigest(), **compiled.facts}
+    base = with_thresholds(base, final.precision, document["figures"])
+    if winner is None:
+        content = final.onnx()
+        made = make_manifest(base, recipe, final.precision, "onnxruntime", content, facts, asked=options.asked)
+        return Artefact(content, made)
+    compiled = winner.compiled
+    assert compiled is not None
+    facts |= {
+        "onnx_sha256": hashlib.sha256(winner.onnx).hexdigest(),
+        "reason": document["reason"],
+        "times": [asdict(times) for times in winner.times],
+        **compiled.facts,
+    }
     document["compiled"] = compiled.facts
     document["compiled_layers"] = compiled.layers
-    return Artefact(compiled.plan, make_manifest(base, recipe, final.precision, options.target, compiled.plan, facts))
-
-
-def _file(graph: Graph) -> bytes:
-    """The ONNX file of a network, as small as it gets."""
-    return pack(graph).to_bytes()
-
-
-def _share(graph: Graph, macs: dict[str, int]) -> float:
-    """Share of the multiply-accumulates that INT8 layers do."""
-    chosen = set(qdq.int8_layers(graph))
-    return sum(count for name, count in macs.items() if name in chosen) / max(sum(macs.values()), 1)
+    document["off_plan"] = compiled.off_plan
+    return Artefact(compiled.plan, plan_manifest(recipe, base, winner, options.target, facts, asked=options.asked))
 
 
 def versions() -> dict[str, str]:
@@ -267,7 +253,7 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES}
 
 
-def _fingerprint(recipe: Recipe, fp32: bytes, material: Material, options: Options) -> str:
+def _fingerprint(recipe: Recipe, fp32: bytes, material: Material, options: Options, machine: Machine | None) -> str:
     """Names everything that the result depends on: same fingerprint, same engine."""
     facts = [
         hashlib.sha256(fp32).hexdigest(),
@@ -277,17 +263,11 @@ def _fingerprint(recipe: Recipe, fp32: bytes, material: Material, options: Optio
         material.people,
         options.target,
         options.precision,
+        options.dla,
+        machine.facts() if machine else None,  # a plan is for one TensorRT, device and JetPack
         versions(),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _up_to_date(recipe: Recipe, folder: Path, fingerprint: str) -> Built | None:
-    """An engine that was made from the same inputs, whole on disk: an interrupted `build --all` goes on behind it."""
-    from edgeface.engines.store import find_built
-
-    found = find_built(folder, recipe, fingerprint)
-    return None if found is None else Built(found[0], found[1].precision, {"findings": [], **found[1].build}, True)
 
 
 class _Clock:

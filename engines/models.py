@@ -11,13 +11,13 @@ import sys
 import tempfile
 import time
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeface.errors import ModelError, ModelFetchError, ModelIntegrityError, ModelNotFoundError
-from edgeface.home import home, model_path, write_atomically
+from edgeface.home import home, model_path, remove_stale, write_atomically
 from edgeface.manifest import Manifest, check_file, manifest_path, read_manifest
 
 if TYPE_CHECKING:
@@ -57,6 +57,16 @@ def state(recipe: Recipe) -> State:
     if manifest != _manifest(recipe, manifest.sha256, manifest.size):
         return State(recipe.name, path, "other", "the recipe was edited after the model was stored")
     return State(recipe.name, path, "stored", manifest.model_id)
+
+
+def looks_stored(recipe: Recipe) -> bool:
+    """Whether a recipe's model is there, with its manifest and of its length; nothing is hashed."""
+    path = model_path(recipe.name)
+    try:
+        manifest = read_manifest(path)
+        return manifest == _manifest(recipe, manifest.sha256, manifest.size) and path.stat().st_size == manifest.size
+    except (ModelError, OSError):
+        return False
 
 
 def load_stored(recipe: Recipe) -> bytes:
@@ -249,11 +259,9 @@ def _downloaded(requirement: str, progress: Progress | None) -> Iterator[Path]:
 
 
 def _sweep() -> None:
-    """Remove what fetches left that were killed more than a day ago; none takes that long."""
-    for folder in home().glob(".fetch-*"):
-        with suppress(OSError):
-            if time.time() - folder.stat().st_mtime > 86_400:
-                shutil.rmtree(folder, ignore_errors=True)
+    """Remove what fetches left that were killed."""
+    remove_stale(home(), ".fetch-*")
+    remove_stale(home() / "models", ".*.part")
 
 
 def _run(command: list[str], folder: Path, progress: Progress | None) -> tuple[int, str]:

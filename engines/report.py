@@ -26,7 +26,8 @@ def page(document: Mapping[str, Any]) -> str:
         f'<p class="{"good" if document["passed"] else "bad"}">{verdict}</p>',
         _findings(document["findings"]),
         _plan(document),
-        _figures(document["figures"]),
+        _plans(document),
+        _figures(document["figures"], document["measured"]),
         _plots(document),
         _layers(document["layers"]),
         _facts("Pictures", document["pictures"]),
@@ -85,9 +86,31 @@ def _plan(document: Mapping[str, Any]) -> str:
     )
 
 
-def _figures(figures: Mapping[str, Any]) -> str:
+def _plans(document: Mapping[str, Any]) -> str:
+    """Plans that were compiled, as they run on the machine that compiled them."""
+    rows = []
+    for one in document["plans"]:
+        times = [
+            f"batch {t['shape'][0]}: {t['median_ms']:.3f} ms ({t['low_ms']:.3f} to {t['high_ms']:.3f})"
+            for t in one["times"]
+        ]
+        told = "; ".join(times)
+        rows.append((one["precision"], one["float_layers"], one["bytes"], one["passed"], told, one["refused"]))
+    if not rows:
+        return ""
+    head = ("plan", "float layers", "bytes", "gate", "median of the runs (quartiles)", "why it is out")
+    off = "".join(f"<li>{html.escape(text)}</li>" for text in document.get("off_plan", []))
+    return (
+        f"<h2>Plans on this machine</h2><p>{html.escape(document['reason'])}</p>{_table(head, rows)}"
+        + (f'<h3>Layers off the plan of precisions</h3><ul class="bad">{off}</ul>' if off else "")
+        + _facts("Compiled by and for", document.get("compiled", {}))
+    )
+
+
+def _figures(figures: Mapping[str, Any], measured: str) -> str:
     plain = [(name, value) for name, value in figures.items() if isinstance(value, (int, float, str))]
-    text = "<h2>Against float32, on people that were not calibrated on</h2>" + _table(("figure", "value"), plain)
+    title = f"Against float32, on people that were not calibrated on ({measured})"
+    text = f"<h2>{html.escape(title)}</h2>" + _table(("figure", "value"), plain)
     columns = ("far", "reference_tar", "tar", "loss", "error", "cross_loss", "cross_error", "shift", "supported")
     for title, key in (("TAR", "losses"), ("TAR with 128-byte templates", "template_losses")):
         rows = [[str(row[c]) if c == "supported" else row[c] for c in columns] for row in figures.get(key, [])]

@@ -6,38 +6,38 @@ One adapter for all of them, on what they share: a strongly typed network, so th
 
 from __future__ import annotations
 
-import ctypes
-import importlib
-import json
+import logging
 import re
 import signal
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeface.errors import BuildError, MissingDependencyError
-from edgeface.home import home, write_atomically
+from edgeface.engines.inspector import inspect_plan, off_plan
+from edgeface.errors import BuildError
+from edgeface.home import home, remove_stale, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from edgeface.engines.machine import Machine
     from edgeface.engines.quantize import Stage
     from edgeface.manifest import Manifest
 
-MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-INSTALL = {
-    "tensorrt": "it is a system package of JetPack: make the environment with `python3 -m venv --system-site-packages`",
-    "tensorrt-rtx": "install tensorrt_rtx_cu13_libs and tensorrt_rtx_cu13_bindings",
-}
-#: Desktop generations that TensorRT-RTX compiles for on a machine without a driver: Ampere, Ada, Blackwell.
-RTX_TARGETS = ("SM80", "SM86", "SM89", "SM120")
-#: Profiles: (smallest, usual, largest) batch of an embedder, and sides of a detector's input in px.
+#: Profiles: (smallest, usual, largest) batch of an embedder, and sides of a detector's input in px: it takes multiples
+#: of 32, and never more than 640 unless it is asked to.
 BATCHES = (1, 4, 16)
-SIDES = ((64, 64), (384, 640), (640, 640))
+SIDES = ((32, 32), (384, 640), (640, 640))
 #: Workspace: no more than this, and no more than half of what is free. CPU and GPU share memory on a Jetson.
 MOST_WORKSPACE = 1 << 30
+#: From which version on, and up to which, TensorRT has no DLA (release notes of 10.8 and of 11.4.1).
+NO_DLA = ((10, 8), (11, 4))
+
+logger = logging.getLogger(__name__)
+
+_logs: dict[str, tuple[Any, list[str]]] = {}  # for the life of the process: TensorRT keeps a pointer to its logger
 
 
 @dataclass(frozen=True)
@@ -46,39 +46,52 @@ class Compiled:
 
     Attributes:
         plan: the engine's bytes, as `trtexec` reads them.
-        facts: versions, device, profiles. layers: the inspector's lines; empty where no driver can load the plan.
+        facts: versions, device, profile, for the manifest.
+        layers: the inspector's. off_plan: layers that compute in another precision than the network asks for, in words.
+            Both are empty where no plan can be loaded: nobody looked.
     """
 
     plan: bytes
     facts: dict[str, Any]
-    layers: list[dict[str, Any]]
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    off_plan: list[str] = field(default_factory=list)
 
 
-def compile_plan(onnx: bytes, manifest: Manifest, *, target: str, stage: Stage) -> Compiled:
+def compile_plan(
+    onnx: bytes, manifest: Manifest, *, machine: Machine, stage: Stage, dla: int | None = None
+) -> Compiled:
     """Compile a strongly typed network.
 
+    Args:
+        dla: run what can run there on this DLA core (experimental): one shape of input, the rest on the GPU.
+
     Raises:
-        MissingDependencyError: TensorRT is not installed.
-        BuildError: the parser or the compiler refuses the network; the message has each node and reason.
+        BuildError: the parser or the compiler refuses the network; the message has each node and reason. Or there is no
+            such DLA core.
         KeyboardInterrupt: Ctrl-C; nothing is left behind.
     """
-    trt = import_tensorrt(target)
-    messages: list[str] = []
-    logger = _logger(trt, messages)
-    builder = trt.Builder(logger)
+    trt = machine.trt
+    native, messages = _logger(trt, machine.target)
+    builder = make_builder(machine, dla=dla)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
+    parser = trt.OnnxParser(network, native)
     if not parser.parse(onnx):
-        raise BuildError(f"{manifest.name}: TensorRT {trt.__version__} refuses the network: {parser_errors(parser)}")
+        raise BuildError(f"{manifest.name}: TensorRT {machine.version} refuses the network: {parser_errors(parser)}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes())
     config.builder_optimization_level = 3  # TensorRT's own middle; 5 takes many times as long for a few per cent
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    profile = _profile(builder, config, network, manifest)
-    driver = driver_version()
-    device = _target(trt, config, target, driver)
-    cache = home() / "timing" / f"{target}-{trt.__version__}-{device}.cache"
-    timed = target == "tensorrt"  # TensorRT-RTX times nothing while it compiles
+    profile = _profile(builder, config, network, manifest, fixed=dla is not None)
+    if dla is not None:
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = dla
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)  # what DLA cannot do runs on the GPU
+    if machine.targets:
+        config.num_compute_capabilities = len(machine.targets)
+        for number, name in enumerate(machine.targets):
+            config.set_compute_capability(getattr(trt.ComputeCapability, name), number)
+    cache = home() / "timing" / f"{machine.slug()}.cache"
+    timed = machine.target == "tensorrt"  # TensorRT-RTX times nothing while it compiles
     if timed:
         _load_cache(config, cache)
     with _cancellable(trt, config, stage) as cancelled:
@@ -86,30 +99,47 @@ def compile_plan(onnx: bytes, manifest: Manifest, *, target: str, stage: Stage) 
     if cancelled.is_set():
         raise KeyboardInterrupt
     if plan is None:
-        raise BuildError(f"{manifest.name}: TensorRT {trt.__version__} could not compile: {' / '.join(messages[-3:])}")
+        raise BuildError(f"{manifest.name}: TensorRT {machine.version} could not compile: {' / '.join(messages[-3:])}")
     if timed:
         _save_cache(config, cache)
     content = bytes(plan)
-    facts = {
-        "tensorrt": trt.__version__,
-        "device": device,
-        "driver": driver,
-        "jetpack": jetpack(),
-        "profile": profile,
-        "warnings": list(dict.fromkeys(messages))[:20],
-    }
-    return Compiled(content, facts, _inspect(trt, logger, content) if driver else [])
+    warnings = list(dict.fromkeys(messages))[:20]
+    facts = {**machine.facts(), "profile": profile, "warnings": warnings}
+    if machine.gpu is None:
+        return Compiled(content, facts | _dla_facts(dla, []))
+    inspection = inspect_plan(trt, native, content, dla=dla)
+    said = off_plan(onnx, inspection)
+    facts |= {"off_plan": said, **_dla_facts(dla, inspection.on_dla)}
+    return Compiled(content, facts, inspection.rows(), said)
 
 
-def import_tensorrt(target: str) -> Any:
-    """The module of a target. Raises MissingDependencyError."""
-    reason = ""
-    for name in MODULES[target]:
-        try:
-            return importlib.import_module(name)
-        except ImportError as error:
-            reason = str(error)
-    raise MissingDependencyError(f"--target {target} needs {MODULES[target][0]} ({reason}); {INSTALL[target]}")
+def _dla_facts(core: int | None, layers: list[str]) -> dict[str, Any]:
+    return {} if core is None else {"dla_core": core, "dla_layers": layers}
+
+
+def make_builder(machine: Machine, *, dla: int | None = None) -> Any:
+    """TensorRT's builder. Raises BuildError: there is none on this machine, or no such DLA core."""
+    native, messages = _logger(machine.trt, machine.target)
+    try:
+        builder = machine.trt.Builder(native)
+    except TypeError as error:  # what the bindings make of a null pointer
+        raise BuildError(
+            f"TensorRT {machine.version} gives no builder ({error}): {' / '.join(messages[-3:]) or 'no reason given'}; "
+            "it needs an NVIDIA GPU with its driver"
+        ) from error
+    if dla is None:
+        return builder
+    version = tuple(int(part) for part in re.findall(r"\d+", machine.version)[:2])
+    if NO_DLA[0] <= version < NO_DLA[1]:
+        raise BuildError(
+            f"--dla {dla}: TensorRT {machine.version} has no DLA: 10.7 was the last of the 10s with it, 11.4.1 has it "
+            "again on AGX Orin; build without --dla"
+        )
+    cores = int(builder.num_DLA_cores)
+    if not 0 <= dla < cores:
+        have = f"this machine has {cores}, numbered from 0" if cores else "TensorRT finds none on this machine"
+        raise BuildError(f"--dla {dla}: no such DLA core: {have}; build without --dla, or on an Orin NX, AGX Orin")
+    return builder
 
 
 def parser_errors(parser: Any) -> str:
@@ -134,45 +164,38 @@ def workspace_bytes() -> int:
     return min(free // 2, MOST_WORKSPACE)
 
 
-def driver_version() -> int:
-    """CUDA version of the driver; 0 without one. TensorRT must not load a plan then: it may crash."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-        version = ctypes.c_int()
-        ready = cuda.cuInit(0) == 0 and cuda.cuDriverGetVersion(ctypes.byref(version)) == 0
-    except (OSError, AttributeError):
-        return 0
-    return version.value if ready else 0
+def _logger(trt: Any, target: str) -> tuple[Any, list[str]]:
+    """TensorRT's logger of this process, and the list that its warnings and errors go to from now on."""
+    if target not in _logs:
+        kept: list[str] = []
+
+        class Logger(trt.ILogger):  # type: ignore[misc] # the module is known at run time only
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, msg: str) -> None:
+                if int(severity) <= int(trt.ILogger.Severity.WARNING):
+                    kept.append(msg)
+
+        _logs[target] = (Logger(), kept)
+    native, messages = _logs[target]
+    messages.clear()
+    return native, messages
 
 
-def jetpack() -> str | None:
-    """The Jetson's L4T release, which names its JetPack; None on other machines."""
-    try:
-        return Path("/etc/nv_tegra_release").read_text().strip()[:120]
-    except OSError:
-        return None
+def _profile(builder: Any, config: Any, network: Any, manifest: Manifest, *, fixed: bool) -> dict[str, Any] | None:
+    """Cover the free axes of the input with one optimisation profile; None where nothing is free.
 
-
-def _logger(trt: Any, messages: list[str]) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc] # the module is known at run time only
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if int(severity) <= int(trt.ILogger.Severity.WARNING):
-                messages.append(message)
-
-    return Logger()
-
-
-def _profile(builder: Any, config: Any, network: Any, manifest: Manifest) -> dict[str, Any] | None:
-    """Cover the free axes of the input with one optimisation profile; None where nothing is free."""
+    A `fixed` one has one shape, as DLA wants it: NVIDIA's list of its restrictions, "no dynamic dimensions".
+    """
     tensor = network.get_input(0)
     if -1 not in tuple(tensor.shape):
         return None
+    if fixed and manifest.input_size is None:
+        raise BuildError(f"{manifest.name}: DLA wants one size of input; give it in a recipe of your own, input.size")
     shapes = []
     for at in range(3):
-        batch = 1 if manifest.kind == "detector" else min(BATCHES[at], manifest.max_batch or BATCHES[at])
+        batch = 1 if manifest.kind == "detector" or fixed else min(BATCHES[at], manifest.max_batch or BATCHES[at])
         shapes.append((batch, 3, *(manifest.input_size or SIDES[at])))
     profile = builder.create_optimization_profile()
     profile.set_shape(tensor.name, *shapes)
@@ -181,25 +204,11 @@ def _profile(builder: Any, config: Any, network: Any, manifest: Manifest) -> dic
     return {"input": tensor.name, "min": shapes[0], "opt": shapes[1], "max": shapes[2]}
 
 
-def _target(trt: Any, config: Any, target: str, driver: int) -> str:
-    """Choose the devices to compile for: this machine's, or without a driver every desktop generation."""
-    if target == "tensorrt-rtx" and not driver:
-        config.num_compute_capabilities = len(RTX_TARGETS)
-        for number, name in enumerate(RTX_TARGETS):
-            config.set_compute_capability(getattr(trt.ComputeCapability, name), number)
-        return "+".join(RTX_TARGETS)
-    return _device_name()
-
-
-def _device_name() -> str:
-    try:
-        return Path("/proc/device-tree/model").read_text().strip("\0\n ").replace(" ", "-").replace("/", "-")
-    except OSError:
-        return "this-machine"
-
-
 def _load_cache(config: Any, path: Path) -> None:
-    content = path.read_bytes() if path.is_file() else b""
+    try:
+        content = path.read_bytes()
+    except OSError:  # the first build here, most often
+        content = b""
     cache = config.create_timing_cache(content) or config.create_timing_cache(b"")  # a damaged one is started anew
     if cache is not None:
         config.set_timing_cache(cache, False)
@@ -208,8 +217,13 @@ def _load_cache(config: Any, path: Path) -> None:
 def _save_cache(config: Any, path: Path) -> None:
     cache = config.get_timing_cache()
     content = bytes(cache.serialize()) if cache is not None else b""
-    if content:
+    if not content:
+        return
+    try:
+        remove_stale(path.parent, ".*.part")
         write_atomically(path, content)
+    except OSError as error:  # the plan is made; only the next build takes longer
+        logger.warning("%s: TensorRT's timings were not kept: %s", path, error)
 
 
 @contextmanager
@@ -222,17 +236,17 @@ def _cancellable(trt: Any, config: Any, stage: Stage) -> Iterator[threading.Even
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 
-        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            if not parent:  # one bar for each outermost phase
-                ticks[phase] = stage(f"compiling: {phase}", steps)
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if not parent_phase:  # one bar for each outermost phase
+                ticks[phase_name] = stage(f"compiling: {phase_name}", num_steps)
 
-        def step_complete(self, phase: str, step: int) -> bool:
-            if phase in ticks:
-                ticks[phase](1)
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in ticks:
+                ticks[phase_name](1)
             return not cancelled.is_set()
 
-        def phase_finish(self, phase: str) -> None:
-            ticks.pop(phase, None)
+        def phase_finish(self, phase_name: str) -> None:
+            ticks.pop(phase_name, None)
 
     monitor = Monitor()
     config.progress_monitor = monitor
@@ -243,17 +257,3 @@ def _cancellable(trt: Any, config: Any, stage: Stage) -> Iterator[threading.Even
     finally:
         if main:
             signal.signal(signal.SIGINT, old)
-
-
-def _inspect(trt: Any, logger: Any, plan: bytes) -> list[dict[str, Any]]:
-    """Each layer of the plan as the engine inspector tells it: name, type and the formats of its outputs."""
-    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
-    if engine is None:
-        return []
-    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    rows = []
-    for layer in json.loads(text).get("Layers", []):
-        if isinstance(layer, dict):
-            formats = [str(item.get("Format/Datatype", "")) for item in layer.get("Outputs", [])]
-            rows.append({"layer": layer.get("Name"), "type": layer.get("LayerType"), "outputs": formats})
-    return rows

@@ -27,6 +27,7 @@ import numpy as np
 from edgeface import Embedder, FaceRecognizer, load_engine
 from edgeface.errors import EdgefaceError
 from edgeface.home import engine_path, model_path, write_atomically
+from edgeface.manifest import is_stored
 from edgeface.photos import read_photo
 from edgeface.runtime.board import read_board
 from edgeface.tools.bench.harness import machine_facts
@@ -79,7 +80,7 @@ def parity(precision: str, recognizer: FaceRecognizer) -> Section:
     """The embedder on TensorRT against onnxruntime on the same model: cosines of the demo's faces."""
     engine_file, onnx_file = engine_path("sface", precision), model_path("sface", precision)
     for path in (engine_file, onnx_file):
-        if not path.exists():
+        if not is_stored(path):
             return Section("parity", "not applicable", f"{path} is not there")
     with load_engine(engine_file) as ours, load_engine(onnx_file) as theirs:
         cosines = []

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "overlap"),
     ("types",),
-    ("home", "photos", "tables", "pad", "manifest", "frames", "pose"),
+    ("home", "photos", "tables", "pad", "contents", "manifest", "frames", "pose"),
     ("kernels", "runtime", "policy", "quality"),
     ("detect", "align", "embed", "liveness", "gallery"),
     ("enrolment",),

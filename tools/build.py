@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     "--precision",
     type=click.Choice(PRECISIONS),
     default=None,
-    help="Default: INT8, with as few layers in float as the limits need. int8: INT8 alone or nothing.",
+    help="Default: INT8, with as few layers in float as the limits need; for TensorRT on this machine also FP16, and "
+    "whichever is faster. int8: INT8 alone or nothing.",
 )
 @click.option(
     "--out",
@@ -64,6 +65,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--held-out", type=click.IntRange(50, 20000), default=2000, show_default=True, help="Most verification pictures."
+)
+@click.option(
+    "--dla",
+    type=click.IntRange(0, 15),
+    default=None,
+    metavar="CORE",
+    help="With --target tensorrt: run what can run there on this DLA core (experimental).",
 )
 @click.option("--force", is_flag=True, help="Build even what is up to date.")
 @json_option
@@ -79,6 +87,8 @@ def command(recipes: tuple[str, ...], every: bool, as_json: bool, **given: Any) 
 
     if every == bool(recipes):
         raise click.UsageError("give either recipes or --all")
+    if given["dla"] is not None and given["target"] != "tensorrt":
+        raise click.UsageError("--dla is for --target tensorrt")
     chosen = [load_recipe(name) for name in (recipes or list(shipped()))]
     options = Options(**given)
     failures, results = [], []
@@ -154,5 +164,11 @@ def _show(built: Built) -> None:
     file = document["file"]
     left = ", ".join(document["float_layers"]) or "none"
     click.echo(f"{document['int8_share']:.2%} of the multiply-accumulates in INT8; layers left in float: {left}")
-    click.echo(f"{built.path}: {file['bytes']} bytes, {file['bytes'] / file['fp32_bytes']:.3f} of float32")
-    click.echo(f"report: {built.path.parent / (document['recipe'] + '.' + built.precision + '.report.html')}")
+    if document["reason"]:
+        click.echo(document["reason"])
+    for text in document.get("off_plan", []):
+        click.echo(f"warning: {text}", err=True)
+    click.echo(
+        f"{built.path}: {file['bytes']} bytes in {file['name']}, {file['bytes'] / file['fp32_bytes']:.3f} of float32"
+    )
+    click.echo(f"report: {built.path.parent / (document['recipe'] + '.' + document['asked'] + '.report.html')}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeface.contents import plain_path
 from edgeface.errors import EdgefaceError, MissingDependencyError
 from edgeface.home import home
 from edgeface.manifest import check_file, read_manifest
@@ -20,7 +21,9 @@ BUILD = "edgeface build {} --target tensorrt --calibration FOLDER"
 
 def engine_files() -> list[Path]:
     """The TensorRT engines of the model folder."""
-    return sorted((home() / "models").glob("*.plan"))
+    folder = home() / "models"
+    named = {path.with_suffix("") for path in folder.glob("*.plan.json")}
+    return sorted(named | {path for path in folder.glob("*.plan") if plain_path(path) == path})
 
 
 def models() -> Iterator[Finding]:

@@ -35,6 +35,7 @@ def command(engine: Path, as_json: bool) -> None:
         ("model id", manifest.model_id),
         ("precision", manifest.precision),
         ("runtime", manifest.runtime),
+        ("file", manifest.file),
         ("bytes", manifest.size),
         ("sha256", manifest.sha256),
         ("input", f"{manifest.input_name}, {manifest.preprocessing.color}"),
@@ -55,6 +56,9 @@ def _flat(build: Any, prefix: str = "") -> list[tuple[str, object]]:
     for key, value in sorted(build.items()):
         if isinstance(value, dict):
             rows += _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for number, item in enumerate(value):
+                rows += _flat(item, f"{prefix}{key}.{number}.")
         elif isinstance(value, list):
             rows.append((f"{prefix}{key}", ", ".join(map(str, value)) or "none"))
         else:  # a cosine of 0.998 must not be rounded to 1.00

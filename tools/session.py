@@ -23,14 +23,19 @@ def fetch_if_default(*models: str, runtime: str = "auto") -> None:
 
     A board that runs TensorRT engines needs no float32 model, and may have no way to fetch one.
     """
+    from edgeface.engines.models import looks_stored
     from edgeface.engines.recipe import load_recipe
     from edgeface.home import engine_path
+    from edgeface.manifest import is_stored
     from edgeface.tools.models import DEFAULT, ensure_models
 
     if runtime == "tensorrt":
         return
     wanted = [name for name in DEFAULT if name in models]
-    ensure_models([load_recipe(name) for name in wanted if runtime != "auto" or not engine_path(name).exists()])
+    needed = [load_recipe(name) for name in wanted if runtime != "auto" or not is_stored(engine_path(name))]
+    # Loading hashes the files that are there, once; only what is plainly absent or another version's is fetched.
+    if not all(looks_stored(recipe) for recipe in needed):
+        ensure_models(needed)
 
 
 def open_recognizer(gallery: Path, options: dict[str, Any]) -> FaceRecognizer:

@@ -16,7 +16,7 @@ from edgeface.errors import (
     ModelNotFoundError,
 )
 from edgeface.home import engine_path, model_path
-from edgeface.manifest import read_manifest
+from edgeface.manifest import is_stored, read_manifest
 from edgeface.runtime.board import read_board
 from edgeface.runtime.engine import load_engine, prepares_frames
 
@@ -65,7 +65,8 @@ def choose(
 
     Args:
         model: a recipe's name, or the path of a model file with its manifest beside it.
-        precision: of a model given by name.
+        precision: of a model given by name: the one that its build was asked for. What that gave, such as a mixed plan
+            for ``int8``, is said in the reason.
         runtime: ``auto``, ``tensorrt`` or ``onnxruntime``; the latter two accept nothing else.
         threads: CPU threads of one run with onnxruntime.
         prepare, frame_size: where frames become the input of a TensorRT engine, as for `load_engine`.
@@ -86,12 +87,12 @@ def choose(
     assert isinstance(model, str)
     engine_file = engine_path(model, precision)
     if runtime == "tensorrt":
-        return _load(_present(engine_file, model, precision, "tensorrt"), "asked for", options)
+        return _load(_present(engine_file, model, precision, "tensorrt"), "asked for", options, asked=precision)
     reason = "asked for"
     if runtime == "auto":
-        if engine_file.exists():
+        if is_stored(engine_file):
             try:
-                return _load(engine_file, "an engine for this machine is there", options)
+                return _load(engine_file, "an engine for this machine is there", options, asked=precision)
             except (EngineError, ModelError, MissingDependencyError) as error:  # a cut-short build's file, too
                 reason = f"its TensorRT engine cannot run: {error}"
                 logger.warning("%s runs on the CPU: %s", model, reason)
@@ -100,7 +101,7 @@ def choose(
             level = logging.INFO if read_board() is None else logging.WARNING
             logger.log(level, "%s runs on the CPU: %s", model, reason)
     path = _present(model_path(model, precision), model, precision, "onnxruntime")
-    return _load(path, reason, {**options, "threads": threads})
+    return _load(path, reason, {**options, "threads": threads}, asked=precision)
 
 
 def is_file(model: str | os.PathLike[str]) -> bool:
@@ -108,9 +109,14 @@ def is_file(model: str | os.PathLike[str]) -> bool:
     return not isinstance(model, str) or "/" in model or "." in model
 
 
-def _load(path: Path, reason: str, options: Mapping[str, Any]) -> tuple[Engine, Choice]:
-    """Load a file, and say where it runs."""
+def _load(
+    path: Path, reason: str, options: Mapping[str, Any], *, asked: str | None = None
+) -> tuple[Engine, Choice]:
+    """Load a file, and say where it runs; and if it is not in the precision that was asked for, what it is in."""
     engine = load_engine(path, **options)
+    precision = engine.manifest.precision
+    if asked not in (None, precision):  # INT8 that had to grow, say
+        reason += f"; the build for {asked} gave {precision}"
     choice = Choice(engine.manifest.runtime, reason, path)
     why = getattr(engine, "prepare_reason", "")
     if why:
@@ -135,7 +141,7 @@ def _build(model: str, precision: str) -> str:
 
 
 def _present(path: Path, model: str, precision: str, runtime: str) -> Path:
-    if path.exists():
+    if is_stored(path):
         return path
     if runtime == "tensorrt":
         mend = _build(model, precision)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from edgeface.errors import ConfigurationError, EngineIncompatibleError
+from edgeface.contents import content_name
+from edgeface.errors import ConfigurationError, EngineIncompatibleError, ModelNotFoundError
 from edgeface.manifest import Manifest, check_file, read_manifest
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ def load_engine(
     """Load a model file by the manifest beside it.
 
     Args:
-        path: the model file; its manifest is the same path with ``.json`` added.
+        path: the model file; its manifest is the same path with ``.json`` added. The bytes may be in a file beside
+            it that the manifest names by its checksum, as `edgeface build` stores them.
         threads: CPU threads of one run of an onnxruntime model; None is all processors that this process may use,
             four at most.
         workers: runs of a TensorRT engine that may be on the GPU at the same time.
@@ -129,13 +131,26 @@ def load_engine(
         EngineError: the GPU has not enough memory, or its context was lost.
     """
     file = Path(path)
-    manifest = read_manifest(file)
-    if file.name != manifest.file:
-        raise EngineIncompatibleError(
-            f"{file}: its manifest is for a file named {manifest.file!r}; move both files together"
-        )
+    while True:
+        manifest = read_manifest(file)
+        if manifest.file not in (file.name, content_name(file.name, manifest.sha256)):
+            raise EngineIncompatibleError(
+                f"{file}: its manifest is for a file named {manifest.file!r}; move both files together"
+            )
+        try:
+            return _load(
+                file, manifest, threads,
+                workers=workers, memory=memory, prepare=prepare, frame_size=frame_size, graphs=graphs,
+            )  # fmt: skip
+        except ModelNotFoundError:
+            if read_manifest(file) == manifest:
+                raise
+            # A build exchanged the manifest and removed the old bytes between the two reads: the new ones are there.
+
+
+def _load(file: Path, manifest: Manifest, threads: int | None, **gpu_options: Any) -> Engine:
     if manifest.runtime == "onnxruntime":
-        if prepare == "gpu":
+        if gpu_options["prepare"] == "gpu":
             raise ConfigurationError(
                 f"{manifest.name}: only a TensorRT engine takes frames prepared on the GPU, and {file} is a model for "
                 "onnxruntime; leave `prepare` at 'auto', or build an engine"
@@ -145,6 +160,4 @@ def load_engine(
         return OnnxRuntimeEngine(check_file(file, manifest), manifest, threads=threads)
     from edgeface.runtime.tensorrt import TensorRtEngine
 
-    return TensorRtEngine(
-        file, manifest, workers=workers, memory=memory, prepare=prepare, frame_size=frame_size, graphs=graphs
-    )
+    return TensorRtEngine(file, manifest, **gpu_options)

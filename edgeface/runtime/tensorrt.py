@@ -174,6 +174,9 @@ class TensorRtEngine:
     def _deserialize(self, trt: Any, content: bytes) -> None:
         self._log.said()  # forget what earlier engines said
         self._runtime = trt.Runtime(self._log.native)
+        core = self.manifest.build.get("dla_core")
+        if isinstance(core, int):
+            self._runtime.DLA_core = core
         self._engine = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
             raise EngineIncompatibleError(

@@ -29,7 +29,7 @@ def check_engine(
     """Hold an engine's manifest against this machine.
 
     Args:
-        path: the engine file; the ONNX file that it was built from is looked for beside it.
+        path: the engine file; the float32 model that it was built from is looked for beside it.
         manifest: of the engine.
         version: of the TensorRT package here.
         gpu: of this machine; None leaves out what needs a driver.
@@ -50,8 +50,11 @@ def check_engine(
 
 def rebuild_command(manifest: Manifest) -> str:
     """The command that builds this engine again."""
-    options = f"--precision {manifest.precision} --target {manifest.runtime} --calibration FOLDER"
-    return f"edgeface build {manifest.name} {options}"
+    asked = manifest.build.get("asked", manifest.precision)  # null where no precision was asked for
+    dla = manifest.build.get("dla_core")
+    precision = f" --precision {asked}" if isinstance(asked, str) else ""
+    core = f" --dla {dla}" if isinstance(dla, int) else ""
+    return f"edgeface build {manifest.name}{precision} --target {manifest.runtime}{core} --calibration FOLDER"
 
 
 def _software(manifest: Manifest, version: str) -> list[str]:
@@ -69,16 +72,17 @@ def _numbers(version: str) -> list[str]:
 
 
 def _source(path: Path, manifest: Manifest) -> list[str]:
-    built = manifest.build.get("onnx_sha256")
-    name = manifest.build.get("onnx", f"{manifest.name}.{manifest.precision}.onnx")
-    if not isinstance(built, str) or not isinstance(name, str) or "/" in name:
+    """Whether the float32 model beside the engine, if there is one, is the one that it was built from."""
+    built = manifest.build.get("fp32_sha256")
+    if not isinstance(built, str):
         return []
+    name = f"{manifest.name}.fp32.onnx"
     try:
         source = read_manifest(path.with_name(name))
     except ModelNotFoundError:
-        return []  # an engine may travel without the ONNX file
+        return []  # an engine may travel without its source
     if source.sha256 != built:
-        return [f"built from an ONNX file with sha256 {built[:12]}, {name} beside it has {source.sha256[:12]}"]
+        return [f"built from a float32 model with sha256 {built[:12]}, {name} beside it has {source.sha256[:12]}"]
     return []
 
 

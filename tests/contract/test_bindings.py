@@ -154,6 +154,35 @@ def test_cuda_bindings() -> None:
     assert ask("cuda.bindings.driver", wanted, {"PYTHONPATH": folder}) == []
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_compiling_without_a_gpu_is_an_error_of_ours(version: str, stub_libraries: Path) -> None:
+    """With the real bindings: no builder, the monitor that reports phases, and the numbers that flags are made of."""
+    folder = bindings(version)
+    code = (
+        "import sys, tensorrt_bindings; sys.modules['tensorrt'] = tensorrt_bindings\n"
+        "from edgeface.engines.machine import find_machine\n"
+        "from edgeface.engines.tensorrt_builder import _cancellable, make_builder\n"
+        "from edgeface.errors import BuildError\n"
+        "from types import SimpleNamespace\n"
+        "machine = find_machine('tensorrt')\n"
+        "config, stages = SimpleNamespace(), []\n"
+        "with _cancellable(machine.trt, config, lambda *stage: stages.append(stage) or (lambda done: None)):\n"
+        "    config.progress_monitor.phase_start('Building', None, 3)\n"
+        "    assert config.progress_monitor.step_complete('Building', 0)\n"
+        "assert stages == [('compiling: Building', 3)], stages\n"
+        "int(machine.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)\n"
+        "try:\n    make_builder(machine)\n"
+        "except BuildError as error:\n    print(error)\n"
+    )
+    environment = {"PYTHONPATH": str(folder), "LD_LIBRARY_PATH": str(stub_libraries)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "gives no builder" in done.stdout
+    assert "needs an NVIDIA GPU with its driver" in done.stdout
+
+
 def test_pycuda(tmp_path: Path) -> None:
     """The real pycuda, over the stand-in for the driver."""
     reason = why_not()

@@ -1,7 +1,7 @@
 /* Loaded with LD_PRELOAD: makes the disk calls on one file family fail, be cut short or stop the process, or records
    them so that a power cut can be replayed.
 
-   The driver (gallery_faults.py) arms it through io_shim_arm, by ctypes, in the process under test. */
+   The drivers (gallery_faults.py, store_faults.py) arm it through io_shim_arm, by ctypes, in the process under test. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -49,7 +49,7 @@ static ssize_t real_write(int fd, const void *data, size_t n) {
     return call(fd, data, n);
 }
 
-/* Log record: kind (w, s, t, u), length of path, path, offset, length of data, data. */
+/* Log record: kind (w, s, t, u, r), length of path, path, offset, length of data, data: of r the new path. */
 static void record(char kind, const char *path, off_t at, const void *data, size_t n) {
     if (log_fd < 0 || !concerns(path)) return;
     uint32_t length = strlen(path);
@@ -136,5 +136,18 @@ int unlink(const char *path) {
     }
     int done = call(path);
     if (done == 0) record('u', path, 0, NULL, 0);
+    return done;
+}
+
+int rename(const char *from, const char *to) {
+    int (*call)(const char *, const char *) = (int (*)(const char *, const char *))dlsym(RTLD_NEXT, "rename");
+    int how = turn(to);
+    if (how == STOP || how == STOP_TORN) _exit(9);
+    if (how != OFF) {
+        errno = how == FAIL_IO ? EIO : ENOSPC;
+        return -1;
+    }
+    int done = call(from, to);
+    if (done == 0) record('r', from, 0, to, strlen(to));
     return done;
 }

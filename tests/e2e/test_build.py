@@ -2,155 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from build_bench import EACH, SIDE, Bench
+from onnx import helper
 
 from edgeface import load_engine
+from edgeface.contents import content_path
 from edgeface.engines import models, qdq, quantize
-from edgeface.engines.build import Options, build
+from edgeface.engines.build import build
 from edgeface.engines.intake import read_network
 from edgeface.engines.judge import EmbedderJudge, engine_run, graph_run
 from edgeface.engines.material import gather
 from edgeface.engines.prepare import prepare
-from edgeface.engines.recipe import load_recipe
-from edgeface.engines.store import Artefact, store
 from edgeface.errors import BuildError, GateError, InputError, ModelNotFoundError
 from edgeface.home import model_path
 from edgeface.manifest import read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from edgeface.engines.recipe import Recipe
-
-SIDE = 32
-PEOPLE, EACH = 40, 4
-
-
-def embedder(crops: np.ndarray[Any, Any]) -> onnx.ModelProto:
-    """A random network with PReLU and depthwise layers, centred on what it sees so that people are told apart."""
-    draw = np.random.default_rng(4)
-    constants: dict[str, Any] = {}
-    nodes: list[onnx.NodeProto] = []
-
-    def conv(source: str, before: int, after: int, *, kernel: int, stride: int = 1, group: int = 1) -> str:
-        weight = draw.normal(size=(after, before // group, kernel, kernel)) / np.sqrt(before // group * kernel**2)
-        spread = np.exp(draw.normal(size=(after, 1, 1, 1)))  # channels as unlike as in a trained network
-        index = len(nodes)
-        constants[f"w{index}"], constants[f"b{index}"] = weight * spread, draw.normal(size=after) * 0.1
-        constants[f"s{index}"] = draw.uniform(0.1, 0.4, size=(after, 1, 1))
-        options: dict[str, Any] = {"pads": [kernel // 2] * 4, "strides": [stride] * 2, "group": group}
-        nodes.append(
-            helper.make_node("Conv", [source, f"w{index}", f"b{index}"], [f"c{index}"], f"conv_{index}", **options)
-        )
-        nodes.append(helper.make_node("PRelu", [f"c{index}", f"s{index}"], [f"x{index}"], f"prelu_{index}"))
-        return f"x{index}"
-
-    x = conv("in", 3, 12, kernel=3, stride=2)
-    x = conv(x, 12, 12, kernel=3, group=12)
-    x = conv(x, 12, 16, kernel=1, stride=2)
-    x = conv(x, 16, 16, kernel=3, group=16)
-    constants["fc"] = draw.normal(size=(32, 16 * 64)) / 32.0
-    constants["bias"] = np.zeros(32)
-    nodes.append(helper.make_node("Flatten", [x], ["flat"], "flatten"))
-    nodes.append(helper.make_node("Gemm", ["flat", "fc", "bias"], ["out"], "gemm", transB=1))
-    made = _model(nodes, constants)
-    tensors = crops[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 64 - 2
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
-    constants["bias"] = -session.run(None, {"in": tensors})[0].mean(axis=0)
-    return _model(nodes, constants)
-
-
-def _model(nodes: list[onnx.NodeProto], constants: dict[str, Any]) -> onnx.ModelProto:
-    kind = onnx.TensorProto.FLOAT
-    graph = helper.make_graph(
-        nodes,
-        "made",
-        [helper.make_tensor_value_info("in", kind, ["batch", 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info("out", kind, ["batch", 32])],
-        [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    model.ir_version = 8
-    return model
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A recipe with its model stored, and a folder of crops."""
-
-    recipe: Recipe
-    crops: Path
-    options: Options
-
-
-@pytest.fixture(scope="session")
-def pixels() -> Any:
-    """(people, each, H, W, 3): coarse random patterns, four shaky views of each."""
-    draw = np.random.default_rng(0)
-    views = []
-    for _ in range(PEOPLE):
-        pattern = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        base = cv2.resize(pattern, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).astype(np.float64)
-        views.append([np.clip(base + draw.normal(0, 12, base.shape), 0, 255).astype(np.uint8) for _ in range(EACH)])
-    return np.array(views)
-
-
-@pytest.fixture
-def bench(tmp_path: Path, pixels: Any, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setenv("EDGEFACE_HOME", str(tmp_path / "home"))
-    folder = tmp_path / "crops"
-    for person, views in enumerate(pixels):
-        (folder / f"p{person:02d}").mkdir(parents=True)
-        for number, view in enumerate(views, 1):
-            encoded = cv2.imencode(".png", view)[1].tobytes()  # without loss, under the names of LFW's protocol
-            (folder / f"p{person:02d}" / f"p{person:02d}_{number:04d}.jpg").write_bytes(encoded)
-    content = embedder(pixels.reshape(-1, SIDE, SIDE, 3)).SerializeToString()
-    (tmp_path / "made.onnx").write_bytes(content)
-    (tmp_path / "made.toml").write_text(f"""
-format = "edgeface-recipe"
-version = 1
-name = "made"
-kind = "embedder"
-licence = "none"
-[source]
-file = "made.onnx"
-sha256 = "{hashlib.sha256(content).hexdigest()}"
-[input]
-name = "in"
-size = [{SIDE}, {SIDE}]
-color = "rgb"
-mean = [128, 128, 128]
-std = [64, 64, 64]
-[output]
-embedding = "out"
-dimension = 32
-template = "arcface"
-[limits]
-cosine_mean = 0.99
-cosine_p1 = 0.98
-tar_loss_1e4 = 0.05
-cross_tar_loss_1e4 = 0.05
-threshold_shift = 0.05
-tar_loss_1e5 = 0.05
-int8_share = 0.98
-[card]
-summary = "made for a test"
-""")
-    recipe = load_recipe(tmp_path / "made.toml")
-    models.fetch(recipe)
-    return Bench(recipe, folder, Options(calibration=folder, out=tmp_path / "out"))
 
 
 def test_an_engine_that_loads_runs_and_says_what_it_is(bench: Bench) -> None:
@@ -171,7 +47,8 @@ def test_an_engine_that_loads_runs_and_says_what_it_is(bench: Bench) -> None:
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.97
         assert not np.array_equal(a, b)
     names = sorted(path.name for path in built.path.parent.iterdir())
-    assert names == ["made.int8.onnx", "made.int8.onnx.json", "made.int8.report.html", "made.int8.report.json"]
+    content = f"made.int8.{manifest.sha256[:12]}.onnx"
+    assert names == [content, "made.int8.onnx.json", "made.int8.report.html", "made.int8.report.json"]
     report = json.loads((built.path.parent / "made.int8.report.json").read_text())
     assert [row["precision"] for row in report["layers"]] == ["int8"] * 5
     assert all(row["error_db"] > 15 for row in report["layers"])
@@ -184,13 +61,15 @@ def test_an_engine_that_loads_runs_and_says_what_it_is(bench: Bench) -> None:
 
 def test_same_inputs_same_bytes_and_nothing_is_built_twice(bench: Bench) -> None:
     first = build(bench.recipe, bench.options)
-    bytes_before = first.path.read_bytes()
+    content = content_path(first.path, read_manifest(first.path))
+    bytes_before = content.read_bytes()
     assert build(bench.recipe, bench.options).up_to_date
     again = build(bench.recipe, replace(bench.options, force=True))
     assert not again.up_to_date
-    assert again.path.read_bytes() == bytes_before
-    first.path.write_bytes(bytes_before[:-1])  # damaged: no longer up to date
-    assert build(bench.recipe, bench.options).path.read_bytes() == bytes_before
+    assert content.read_bytes() == bytes_before
+    content.write_bytes(bytes_before[:-1])  # damaged: no longer up to date
+    assert not build(bench.recipe, bench.options).up_to_date
+    assert content.read_bytes() == bytes_before
     extra = bench.crops / "p00" / "p00_0001.png"
     extra.write_bytes((bench.crops / "p01" / "p01_0001.jpg").read_bytes())
     assert not build(bench.recipe, bench.options).up_to_date, "one picture changed"
@@ -236,7 +115,10 @@ def test_min_max_of_strong_outliers_grows_the_mixed_plan(bench: Bench, monkeypat
     monkeypatch.setattr(qdq, "insert", wide)
     built = build(bench.recipe, bench.options)
     assert built.precision == "mixed"
-    assert built.path.name == "made.mixed.onnx"
+    assert built.path.name == "made.int8.onnx", "under the name that was asked for"
+    with load_engine(built.path) as engine:
+        assert engine.manifest.precision == "mixed"
+        assert engine.manifest.model_id == bench.recipe.model_id("mixed")
     assert built.document["float_layers"][0] == "conv_4"
     assert len(built.document["float_layers"]) <= 2
     assert not built.document["attempts"][0]["passed"]
@@ -267,7 +149,8 @@ def test_the_file_and_the_simulation_agree(bench: Bench) -> None:
     from edgeface.engines.graph import Graph
 
     tensors = np.random.default_rng(1).normal(size=(16, 3, SIDE, SIDE)).astype(np.float32)
-    exact = graph_run(bench.recipe, Graph(onnx.load(built.path)))(tensors)["embedding"]
+    file = content_path(built.path, read_manifest(built.path))
+    exact = graph_run(bench.recipe, Graph(onnx.load(file)))(tensors)["embedding"]
     with load_engine(built.path) as engine:
         run = engine_run(engine)(tensors)["embedding"]
     cosines = (exact * run).sum(axis=1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(run, axis=1)
@@ -277,6 +160,9 @@ def test_the_file_and_the_simulation_agree(bench: Bench) -> None:
 def test_pictures_that_will_not_do(bench: Bench, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BuildError, match=r"file/out: cannot be written to: .*/file is no folder"):
+        build(bench.recipe, replace(bench.options, out=tmp_path / "file" / "out"))
     with pytest.raises(InputError, match="no photograph"):
         build(bench.recipe, replace(bench.options, calibration=empty))
     few = tmp_path / "few"
@@ -312,30 +198,6 @@ def test_pairs_choose_who_is_verified_on(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_text("1\np00\t1\t9\np00\t1\tp01\t1\n")
     with pytest.raises(InputError, match="1 of 3 photographs are absent"):
         build(bench.recipe, replace(bench.options, pairs=tmp_path / "bad.txt"))
-
-
-def test_a_full_disk_leaves_the_old_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    built = build(bench.recipe, bench.options)
-    folder = built.path.parent
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    artefact = Artefact(built.path.read_bytes(), read_manifest(built.path))
-    honest = os.fsync
-    for step in range(1, 9):  # four files, each synced itself and then with its folder
-        count = 0
-
-        def full(handle: int, at: int = step) -> None:
-            nonlocal count
-            count += 1
-            if count == at:
-                raise OSError(28, "No space left on device")
-            honest(handle)
-
-        monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(BuildError, match="No space left on device"):
-            store(folder, bench.recipe, "int8", artefact, built.document)
-        assert count == step
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-        load_engine(built.path).close()
 
 
 def test_no_model_and_an_unknown_float_layer(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_the_table_beside_other_quantisers(with_models: Path, edgeface: Any) -> 
 
 
 @pytest.fixture(scope="module")
-def rtx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def rtx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """TensorRT-RTX from the package index, in a folder of its own; it compiles without a GPU."""
     folder = tmp_path_factory.mktemp("rtx")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
@@ -178,7 +178,7 @@ def rtx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         pytest.skip(f"pip cannot bring TensorRT-RTX: {done.stderr.strip().splitlines()[-1:]}")
     sys.path.insert(0, str(folder))
     try:
-        yield
+        yield folder
     finally:
         sys.path.remove(str(folder))
 
@@ -186,8 +186,9 @@ def rtx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.mark.parametrize("name", ["sface", "yunet"])
 @pytest.mark.parametrize("precision", ["int8", "mixed", "fp16"])
 def test_the_real_compiler_takes_what_we_write(
-    with_models: Path, rtx: None, name: str, precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    with_models: Path, rtx: Path, name: str, precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from edgeface.engines.machine import find_machine
     from edgeface.engines.tensorrt_builder import compile_plan
 
     monkeypatch.setenv("EDGEFACE_HOME", str(tmp_path))  # for the timing cache
@@ -207,7 +208,7 @@ def test_the_real_compiler_takes_what_we_write(
         stages.append(title)
         return lambda done: None
 
-    compiled = compile_plan(typed.to_bytes(), manifest, target="tensorrt-rtx", stage=stage)
+    compiled = compile_plan(typed.to_bytes(), manifest, machine=find_machine("tensorrt-rtx"), stage=stage)
     assert len(compiled.plan) > 50_000
     assert compiled.facts["tensorrt"].startswith("1.7")
     assert compiled.facts["profile"]["max"] == ((16, 3, 112, 112) if name == "sface" else (1, 3, 640, 640))
@@ -215,8 +216,9 @@ def test_the_real_compiler_takes_what_we_write(
     assert stages[0].startswith("compiling")
 
 
-def test_the_real_compiler_says_what_it_refuses(with_models: Path, rtx: None) -> None:
+def test_the_real_compiler_says_what_it_refuses(with_models: Path, rtx: Path) -> None:
     """The message names the node that the parser could not take."""
+    from edgeface.engines.machine import find_machine
     from edgeface.engines.tensorrt_builder import compile_plan
 
     path = with_models / "models" / "sface.fp32.onnx"
@@ -224,5 +226,54 @@ def test_the_real_compiler_says_what_it_refuses(with_models: Path, rtx: None) ->
     graph.nodes[3].op_type = "NoSuchOperator"
     with pytest.raises(BuildError, match=r"sface: TensorRT 1\.7.* refuses the network: .*NoSuchOperator"):
         compile_plan(
-            graph.to_bytes(), read_manifest(path), target="tensorrt-rtx", stage=lambda title, steps: lambda n: None
+            graph.to_bytes(),
+            read_manifest(path),
+            machine=find_machine("tensorrt-rtx"),
+            stage=lambda title, steps: lambda n: None,
         )
+
+
+STOPPED = """
+import json, os, signal, sys, time
+from pathlib import Path
+from edgeface.engines.machine import find_machine
+from edgeface.engines.tensorrt_builder import compile_plan
+from edgeface.manifest import read_manifest
+onnx, model = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+pressed = []
+
+def stage(title, steps):
+    def tick(done):
+        if not pressed:
+            pressed.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+    return tick
+
+try:
+    compile_plan(onnx, read_manifest(model), machine=find_machine("tensorrt-rtx"), stage=stage)
+    print("compiled")
+except KeyboardInterrupt:
+    print("stopped", time.monotonic() - pressed[0])
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+
+
+def test_control_c_stops_the_real_compiler(with_models: Path, rtx: Path, tmp_path: Path) -> None:
+    """Ctrl-C becomes TensorRT's own way to stop, in a process of its own so that nothing else answers the signal."""
+    model = with_models / "models" / "sface.fp32.onnx"
+    (tmp_path / "sface.onnx").write_bytes(halve(prepare(Graph(onnx.load(model)))).to_bytes())
+    (tmp_path / "home").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", STOPPED, str(tmp_path / "sface.onnx"), str(model)],
+        env={**os.environ, "PYTHONPATH": str(rtx), "EDGEFACE_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, handler = done.stdout.splitlines()
+    assert first.startswith("stopped")
+    assert float(first.split()[1]) < 30, "seconds from the key to the end"
+    assert handler == "True"
+    assert list((tmp_path / "home").iterdir()) == []

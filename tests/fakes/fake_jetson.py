@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import pytest
 from fake_cuda import FakeCuda
 from fake_tensorrt import FakeTensorRt, engine_file
 
+from edgeface.engines import tensorrt_builder
 from edgeface.manifest import Manifest, manifest_path, read_manifest
 from edgeface.runtime import cuda_kernels, load_engine, tensorrt
 from edgeface.runtime.tensorrt import TensorRtEngine
@@ -85,14 +87,30 @@ def install(monkeypatch: pytest.MonkeyPatch, cuda: Any, trt: Any) -> None:
 def jetson(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedder_manifest: Callable[..., Manifest]
 ) -> Iterator[Jetson]:
-    """A `Jetson`; at the end of the test nothing of it may be left: memory, contexts, streams, TensorRT's objects."""
+    """A `Jetson` that has manifests to make engines with."""
+    with lent(tmp_path, monkeypatch) as made:
+        made.manifest = embedder_manifest
+        yield made
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jetson]:
+    """A `Jetson` to build engines on."""
+    with lent(tmp_path, monkeypatch) as made:
+        yield made
+
+
+@contextmanager
+def lent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jetson]:
+    """A `Jetson`; at the end nothing of it may be left: memory, contexts, streams, TensorRT's objects."""
     cuda = FakeCuda()
     trt = FakeTensorRt(cuda)
     trt.networks["tones"] = tones
     install(monkeypatch, cuda.module, trt.module)
-    for name, path in host_kernels.files(tmp_path).items():
+    for name, path in host_kernels.files(folder).items():
         monkeypatch.setattr(cuda_kernels, name, path)
-    yield Jetson(cuda, trt, tmp_path, embedder_manifest)
+    monkeypatch.setattr(tensorrt_builder, "_logs", {})
+    yield Jetson(cuda, trt, folder, Manifest)
     assert cuda.leaks == []
     assert cuda.memory_in_use() == 0
     assert cuda.modules == 0
@@ -127,7 +145,7 @@ def convert(folder: Path, name: str, **changes: Any) -> Path:
     path = folder / f"{name}.fp32.plan"
     made = dataclasses.replace(
         manifest, file=path.name, size=len(whole), sha256=hashlib.sha256(whole).hexdigest(), runtime="tensorrt",
-        max_batch=high[0], build={**BUILD, "onnx_sha256": manifest.sha256},
+        max_batch=high[0], build={**BUILD, "fp32_sha256": manifest.sha256},
     )  # fmt: skip
     path.write_bytes(whole)
     manifest_path(path).write_text(dataclasses.replace(made, **changes).to_json())

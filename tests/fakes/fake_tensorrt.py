@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fake_faults import Misuse
+from fake_tensorrt_builder import builder_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,11 +34,12 @@ def engine_file(
     onnx: bytes = b"",
     network: str = "",
     not_float: tuple[str, ...] = (),
+    dla: int | None = None,
 ) -> bytes:
     """What stands for a serialised engine: a profile and an ONNX file, or the name of a Python function."""
     header = {
         "input": input_name, "low": low, "high": high, "outputs": outputs, "network": network,
-        "not_float": not_float, "onnx": len(onnx),
+        "not_float": not_float, "onnx": len(onnx), "dla": dla,
     }  # fmt: skip
     return MAGIC + json.dumps(header).encode() + b"\n" + onnx
 
@@ -53,6 +55,10 @@ class FakeTensorRt:
         networks: Python functions by the names that engine files give.
         refuse: calls that fail once, as TensorRT fails: None or False and a line in its log.
         alive: execution contexts, engines and runtimes that exist.
+        configs, caches: builder configurations that compiled, and serialised timing caches that were given.
+        interrupt: Ctrl-C is pressed while it compiles. no_builder: there is none, as without a GPU.
+        dla_cores: of the board. demoted: layers (by ONNX node) that the compiler runs in another precision.
+        inspector: what the engine inspector says instead of the truth.
     """
 
     def __init__(self, device: Any, *, version: str = "10.3.0") -> None:
@@ -61,6 +67,12 @@ class FakeTensorRt:
         self.refuse: dict[str, int] = {}
         self.alive = {"Runtime": 0, "ICudaEngine": 0, "IExecutionContext": 0}
         self.executed = 0
+        self.configs: list[Any] = []
+        self.caches: list[bytes] = []
+        self.interrupt = self.no_builder = False
+        self.dla_cores = 0
+        self.demoted: dict[str, str] = {}
+        self.inspector: str | None = None
         self.module = self._module(version)
 
     def refuses(self, call: str, logger: Any) -> bool:
@@ -96,7 +108,9 @@ class FakeTensorRt:
         world = self
         device = self.device
 
-        class Severity(enum.Enum):
+        names = builder_names(world, version)
+
+        class Severity(enum.IntEnum):
             INTERNAL_ERROR = 0
             ERROR = 1
             WARNING = 2
@@ -138,6 +152,8 @@ class FakeTensorRt:
                         device.leaks.append(f"{type(self).__name__} ended outside the CUDA context")
 
         class Runtime(Counted):
+            DLA_core = -1
+
             def __init__(self, logger: ILogger) -> None:
                 if not getattr(logger, "ready", False):
                     raise Misuse("the constructor of ILogger was not called")
@@ -151,11 +167,15 @@ class FakeTensorRt:
                     self.logger.log(Severity.ERROR, "magic tag does not match")
                     return None
                 text, _, onnx = serialized_engine[len(MAGIC) :].partition(b"\n")
-                return ICudaEngine(self, json.loads(text), onnx)
+                header = json.loads(text)
+                if header.get("dla") not in (None, self.DLA_core):
+                    self.logger.log(Severity.ERROR, f"built for DLA core {header['dla']}, not for {self.DLA_core}")
+                    return None
+                return ICudaEngine(self, header, onnx)
 
         class ICudaEngine(Counted):
             def __init__(self, runtime: Runtime, header: dict[str, Any], onnx: bytes) -> None:
-                self.runtime, self.header = runtime, header
+                self.runtime, self.header, self.onnx = runtime, header, onnx
                 self.run = world.network(header, onnx)
                 self.shapes: dict[tuple[int, ...], dict[str, tuple[int, ...]]] = {}
                 super().__init__()
@@ -183,6 +203,9 @@ class FakeTensorRt:
                 if world.refuses("create_execution_context", self.runtime.logger):
                     return None
                 return IExecutionContext(self)
+
+            def create_engine_inspector(self) -> Any:
+                return names["EngineInspector"](self.header, self.onnx)
 
             def _output_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
                 if shape not in self.shapes:
@@ -269,4 +292,5 @@ class FakeTensorRt:
             ILogger=ILogger,
             Runtime=Runtime,
             TensorIOMode=TensorIOMode,
+            **names,
         )

@@ -12,6 +12,7 @@ import pytest
 
 from edgeface.errors import MissingDependencyError
 from edgeface.home import engine_path
+from edgeface.manifest import is_stored
 from edgeface.runtime import load_engine
 from edgeface.runtime.cuda import BUFFERS, Gpu, Stream, acquire_gpu, gpu_facts, import_pycuda, release_gpu
 
@@ -90,7 +91,7 @@ def test_the_context_is_released_and_opened_again() -> None:
 def test_the_embedders_engine_says_what_onnxruntime_says(gpu: Gpu, memory: str) -> None:
     precision = os.environ.get("EDGEFACE_TEST_PRECISION", "int8")
     path = engine_path("sface", precision)
-    if not path.exists():
+    if not is_stored(path):
         pytest.skip(f"{path} is not there: `edgeface build sface --target tensorrt` makes it")
     onnx = path.with_name(f"sface.{precision}.onnx")
     tensor: Any = np.random.default_rng(0).integers(0, 256, (4, 3, 112, 112)).astype(np.float32)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgeface.errors import ConfigurationError
-from edgeface.home import home, model_path, write_atomically
+from edgeface.home import home, model_path, remove_stale, write_atomically
 
 
 def test_the_variable_chooses_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,3 +111,15 @@ def test_a_folder_that_cannot_be_made_is_the_systems_error(tmp_path: Path) -> No
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="file"):
         write_atomically(tmp_path / "file/model.onnx", b"new")
+
+
+def test_what_killed_processes_left_goes_after_a_day(tmp_path: Path) -> None:
+    for name in (".old.part", ".new.part", "kept"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".folder.part").mkdir()
+    (tmp_path / ".folder.part" / "file").write_text("")
+    for name in (".old.part", ".folder.part", "kept"):
+        os.utime(tmp_path / name, (0, 0))
+    remove_stale(tmp_path, ".*.part")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new.part", "kept"]
+    remove_stale(tmp_path / "none", "*")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ import pytest
 from fake_jetson import BUILD, Jetson
 
 from edgeface import Gallery
+from edgeface.contents import content_name
+from edgeface.manifest import manifest_path, read_manifest
 from edgeface.runtime import cuda_kernels
 from edgeface.tools import checks_machine
 
@@ -193,6 +195,18 @@ def test_engines(board: Board, jetson: Jetson) -> None:
     assert "sha256" in findings["engine broken.fp32.plan"]["says"]
     assert "no manifest" in findings["engine bare.fp32.plan"]["says"]
     assert findings["engine bare.fp32.plan"]["mend"] == "edgeface build bare --target tensorrt --calibration FOLDER"
+
+
+def test_an_engine_is_named_once_though_its_bytes_have_a_file_of_their_own(board: Board, jetson: Jetson) -> None:
+    path = jetson.write(name="made.int8.plan")
+    manifest = read_manifest(path)
+    content = path.rename(path.with_name(content_name(path.name, manifest.sha256)))
+    manifest_path(path).write_text(replace(manifest, file=content.name).to_json())
+    _, findings = board.see()
+    assert findings["engine made.int8.plan"]["says"].endswith("fits this machine")
+    assert f"engine {content.name}" not in findings
+    content.unlink()
+    assert f"{content.name}: no such model file" in board.see()[1]["engine made.int8.plan"]["says"]
 
 
 def test_a_board_without_engines(board: Board) -> None:

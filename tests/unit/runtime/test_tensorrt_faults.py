@@ -207,12 +207,32 @@ def test_another_jetpack_is_refused(jetson: Jetson, monkeypatch: pytest.MonkeyPa
     load_engine(jetson.write(build={**BUILD, "jetpack": "6.2"})).close()
 
 
-def test_an_engine_older_than_its_onnx_file_is_refused(jetson: Jetson) -> None:
+def test_an_engine_older_than_its_float32_model_is_refused(jetson: Jetson) -> None:
     onnx = jetson.write(b"another onnx file", name="tones.fp32.onnx", runtime="onnxruntime")
     with pytest.raises(EngineIncompatibleError, match=r"sha256 aaaaaaaaaaaa, tones\.fp32\.onnx beside it has"):
-        load_engine(jetson.write(build={**BUILD, "onnx_sha256": "a" * 64}))
+        load_engine(jetson.write(build={**BUILD, "fp32_sha256": "a" * 64}))
     manifest_path(onnx).unlink()  # an engine may travel alone
-    load_engine(jetson.write(build={**BUILD, "onnx_sha256": "a" * 64})).close()
+    load_engine(jetson.write(build={**BUILD, "fp32_sha256": "a" * 64})).close()
+
+
+def test_the_onnx_file_for_the_cpu_beside_an_engine_is_another_file(jetson: Jetson) -> None:
+    """TensorRT compiles the strongly typed network, onnxruntime runs the plain one: both stand in one folder."""
+    jetson.write(b"the same network for onnxruntime", name="tones.int8.onnx", runtime="onnxruntime")
+    load_engine(jetson.write(name="tones.int8.plan", build={**BUILD, "onnx_sha256": "a" * 64})).close()
+
+
+@pytest.mark.parametrize(
+    ("build", "command"),
+    [
+        ({"asked": None}, "edgeface build tones --target tensorrt --calibration FOLDER"),
+        ({"asked": "mixed"}, "edgeface build tones --precision mixed --target tensorrt --calibration FOLDER"),
+        ({}, "edgeface build tones --precision fp32 --target tensorrt --calibration FOLDER"),
+        ({"asked": None, "dla_core": 1}, "edgeface build tones --target tensorrt --dla 1 --calibration FOLDER"),
+    ],
+)
+def test_the_command_that_rebuilds_is_the_one_that_built(jetson: Jetson, build: dict[str, Any], command: str) -> None:
+    with pytest.raises(EngineIncompatibleError, match=f"`{command}`"):
+        load_engine(jetson.write(build={**BUILD, **build, "tensorrt": "9.9.9"}))
 
 
 def test_a_damaged_file_is_refused_before_tensorrt_sees_it(jetson: Jetson) -> None:

@@ -119,7 +119,7 @@ def test_tensorrt_asked_for_takes_nothing_else(
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(MissingDependencyError, match="tensorrt cannot be imported"):
         FaceRecognizer.open(tmp_path / "a.gallery", runtime="tensorrt")
-    (engines / "yunet.fp32.plan").unlink()
+    (engines / "yunet.fp32.plan.json").unlink()
     with pytest.raises(ModelNotFoundError, match="edgeface build yunet --precision fp32 --target tensorrt --cal"):
         FaceRecognizer.open(tmp_path / "a.gallery", runtime="tensorrt")
 
