@@ -108,7 +108,7 @@ def test_float32_and_int8_of_the_detector(
         assert words in ran.out
 
 
-@pytest.mark.parametrize(("name", "layer", "factor"), [("sface", "conv_7_conv2d", 0.5), ("yunet", "Conv_23", 2.0)])
+@pytest.mark.parametrize(("name", "layer", "factor"), [("sface", "conv_7_conv2d", 0.5), ("yunet", "Conv_22", 2.0)])
 def test_a_layer_with_broken_weight_scales_is_named(
     with_models: Path, int8: dict[str, Path], images: Path, cli: Callable[..., Any], tmp_path: Path,
     name: str, layer: str, factor: float,

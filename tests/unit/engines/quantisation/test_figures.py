@@ -203,7 +203,7 @@ def test_points_of_the_same_cells_are_told_from_points_of_others() -> None:
     found = verify_detector.decode(recipe, engine, (64, 64))
     placed = verify_detector.decode(recipe, {**engine, **verify_detector.scores_of(outputs)}, (64, 64))
     assert len(wanted[0][0]) == 1
-    assert verify_detector.compare_detectors(wanted, found).point_errors[0] > 0.1
+    assert verify_detector.compare_detectors(wanted, found).point_errors[0] > 0.03
     assert verify_detector.compare_detectors(wanted, placed).point_errors == [0.0]
 
 
