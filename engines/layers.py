@@ -84,7 +84,8 @@ def file_layers(content: bytes) -> list[dict[str, Any]]:
     """
     graph = Graph(onnx.load_model_from_string(content))
     int8 = set(qdq.int8_layers(graph))
-    back = {node.output[0]: node.input[0] for node in graph.nodes if node.op_type == "DequantizeLinear"}
+    # A layer's weights may come from a DequantizeLinear, or from a Cast of FP16 that makes the file smaller (`pack`).
+    back = {node.output[0]: node.input[0] for node in graph.nodes if node.op_type in ("DequantizeLinear", "Cast")}
     rows = []
     for node in graph.nodes:
         if node.op_type not in WEIGHTED:

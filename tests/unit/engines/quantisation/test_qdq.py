@@ -13,6 +13,7 @@ from edgeface.engines import qdq
 from edgeface.engines.equalize import equalize
 from edgeface.engines.graph import Graph
 from edgeface.engines.halve import halve
+from edgeface.engines.layers import file_layers
 from edgeface.engines.pack import pack
 from edgeface.engines.prepare import prepare
 from edgeface.engines.quantize import finish, read_tensors
@@ -163,6 +164,9 @@ def test_the_file_says_the_same_in_fewer_bytes(maker: Any) -> None:
     a, b = Runner(result).run(pictures)["out"], Runner(packed).run(pictures)["out"]
     assert 0 < np.abs(a - b).max() < 0.03 * np.abs(a).max()
     assert np.array_equal(Runner(graph).run(pictures)["out"], Runner(pack(graph)).run(pictures)["out"])
+    mixed = pack(qdq.insert(graph, [graph.nodes[0].name], ranges))
+    assert [node.op_type for node in mixed.nodes].count("Cast") == 2, "the weights of the layer in float"
+    assert [row["weights"] for row in file_layers(mixed.to_bytes())] == [64 * 27, 8 * 64]
 
 
 @given(st.floats(1e-9, 1e4))
