@@ -43,10 +43,10 @@ class Detector:
             demonstration (0.9 there) on blurred and turned faces; lower finds more and errs more.
         max_overlap: of two boxes whose intersection over union is larger, the one of lower score is dropped.
         max_faces: the faces of highest score are kept.
-        points: ``best``, the five points as the candidate of highest score places them, as OpenCV's FaceDetectorYN; or
-            ``mean``, over all candidates of the face, weighted by what their scores have above `min_score`. Several
-            cells of the maps see each face; their mean is steadier under noise and from frame to frame, and templates
-            of faces aligned by it are nearer to one another: `FaceRecognizer` recognises with it.
+        points: ``mean``, the five points over all candidates of the face, weighted by what their scores have above
+            `min_score`; or ``best``, as the candidate of highest score alone places them, as OpenCV does.
+            Several cells of the maps see each face; their mean is steadier under noise, from frame to frame and in
+            INT8, and templates of faces aligned by it are nearer to one another.
 
     Raises:
         InputError: an option is out of range.
@@ -62,7 +62,7 @@ class Detector:
         min_score: float = 0.7,
         max_overlap: float = 0.3,
         max_faces: int = 100,
-        points: str = "best",
+        points: str = "mean",
     ) -> None:
         manifest = engine.manifest
         if manifest.kind != "detector" or manifest.head not in DECODERS:

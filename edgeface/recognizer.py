@@ -153,7 +153,7 @@ class FaceRecognizer:
             alive = None if liveness is None else LivenessDetector(stage.engines["liveness"])
             store = Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension, key=key)
             people = owned.enter_context(store)
-            find = Detector(detecting, max_side_px=max_side_px, points="mean")
+            find = Detector(detecting, max_side_px=max_side_px)
             made = cls(find, embed, people, policy, liveness=alive)
             made.runtimes = stage.runtimes
             made._reload = stage.reload

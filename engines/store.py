@@ -102,6 +102,7 @@ def store(folder: Path, recipe: Recipe, asked: str, artefact: Artefact | None, d
                 return html
             path = folder / model_name(recipe.name, asked, artefact.manifest.runtime)
             _switch(path, artefact)
+            _link(path)
             _sweep(folder, handle, recipe.name)
     except OSError as error:
         raise BuildError(
@@ -119,6 +120,23 @@ def _switch(path: Path, artefact: Artefact) -> None:
         if _named(path) != content.name:
             content.unlink(missing_ok=True)
         raise
+
+
+def _link(model: Path) -> None:
+    """Let the model's own name lead to its bytes, for people and for tools such as trtexec.
+
+    The loader follows the manifest and never the link, which is exchanged after it and may be absent or old.
+    """
+    named = _named(model)
+    if not named or named == model.name or (model.is_symlink() and os.readlink(model) == named):
+        return
+    part = model.with_name(f".{model.name}.link.part")
+    try:
+        part.unlink(missing_ok=True)
+        part.symlink_to(named)
+        part.replace(model)
+    except OSError as error:  # a file system without links, such as an SD card's
+        logger.debug("%s: no link to %s: %s", model, named, error)
 
 
 def check_folder(folder: Path) -> None:
@@ -144,6 +162,7 @@ def find_built(
         manifest = read_manifest(model)
         if manifest.build.get("fingerprint") == fingerprint:
             check_file(model, manifest)
+            _link(model)
             return model, manifest
     except ModelError as error:  # absent, another version's or damaged: build again
         logger.debug("%s: %s", model, error)
@@ -173,7 +192,7 @@ def _sweep(folder: Path, handle: int, name: str) -> None:
         for path in list(folder.iterdir()):
             found = engine.fullmatch(path.name)
             dead = part.fullmatch(path.name) is not None
-            if found:
+            if found and not path.is_symlink():
                 model = "".join(found.groups())
                 named = _named(path.with_name(model))
                 other = engine.fullmatch(named or "")

@@ -14,7 +14,7 @@ NAMES = [
 ]  # fmt: skip
 
 SIGNATURES = """
-Detector(engine, *, max_side_px=640, min_score=0.7, max_overlap=0.3, max_faces=100, points='best')
+Detector(engine, *, max_side_px=640, min_score=0.7, max_overlap=0.3, max_faces=100, points='mean')
 Detector.detect(self, frame, *, pixel_format='bgr')
 Embedder(engine, *, max_batch=None)
 Embedder.dimension

@@ -120,7 +120,7 @@ def _one(recipe: Recipe, options: Options) -> Built:
         if recipe.kind != "embedder":
             return build(recipe, replace(options), stage=stage)
         with load_engine(paths[1]) as engine:
-            return build(recipe, options, detector=Detector(engine, points="mean"), stage=stage)
+            return build(recipe, options, detector=Detector(engine), stage=stage)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def command(
     places = Photos(photos)
     rows, documents = [], []
     with open_engine(detector, precision, threads) as engine:
-        finder = Detector(engine, max_side_px=max_side_px, min_score=min_score, points="mean")
+        finder = Detector(engine, max_side_px=max_side_px, min_score=min_score)
         for path, frame in places:
             try:
                 faces = finder.detect(frame)

@@ -85,7 +85,7 @@ def pairs(
         (load_engine(engine, threads=threads) if engine else _engine(recipe, threads)) as embedding,
         progress_bar("photographs", len(paths)) as progress,
     ):
-        finder, embedder = Detector(detecting, max_side_px=max_side_px, points="mean"), Embedder(embedding)
+        finder, embedder = Detector(detecting, max_side_px=max_side_px), Embedder(embedding)
         done = embed_photos(paths, finder, embedder, resume=not fresh, progress=progress)
         runtime, model_id = embedding.description, embedder.model_id
     result = {

@@ -146,7 +146,7 @@ def _embed(
         open_engine(embedder, precision, threads) as embedding,
         progress_bar("photographs", len(paths)) as progress,
     ):
-        done = embed_photos(paths, Detector(detecting, points="mean"), Embedder(embedding), progress=progress)
+        done = embed_photos(paths, Detector(detecting), Embedder(embedding), progress=progress)
         manifest = embedding.manifest
     found = done.detected
     return done.embeddings[found], np.array(labels, np.int64)[found], manifest

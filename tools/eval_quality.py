@@ -61,7 +61,7 @@ def quality(
     ):
         threshold = make_policy(embedding.manifest, fmr=ASKED_FMR).threshold
         loose = make_policy(embedding.manifest, fmr=1e-3).threshold
-        study = run_study(pairs, Detector(detecting, points="mean"), Embedder(embedding), progress=progress)
+        study = run_study(pairs, Detector(detecting), Embedder(embedding), progress=progress)
         centre, model_id = embedding.manifest.recognizability, embedding.manifest.model_id
     known = np.array([known_half(pairs[person][0].parent.name) for person in study.people])
     fitted = _fit(study.rows(known), threshold, loose) if fit else None

@@ -69,5 +69,5 @@ def version_of(folder: Path) -> int:
 
 
 def engines_in(folder: Path) -> list[str]:
-    """Every file that is no report."""
-    return sorted(path.name for path in folder.iterdir() if ".report." not in path.name)
+    """Every file that is no report, and no link: those the loader never follows."""
+    return sorted(path.name for path in folder.iterdir() if ".report." not in path.name and not path.is_symlink())

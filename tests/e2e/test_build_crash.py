@@ -90,6 +90,8 @@ class Disk:
                 self._point(path, len(self.data) - 1)
             file = self.live[path]
             self.data[file].append(self.data[file][-1] + data)
+        elif kind == "r" and path not in self.live:
+            pass  # a link, which the loader never follows
         elif kind == "r":
             file = self.live[path]
             self._point(data.decode(), file)

@@ -30,7 +30,7 @@ NEAR = 0.02
 @pytest.fixture(scope="module")
 def detector(model_home: Path) -> Iterator[Detector]:
     with load_engine(model_home / "models/yunet.fp32.onnx") as engine:
-        yield Detector(engine, max_side_px=2048, min_score=MIN_SCORE, max_overlap=MAX_OVERLAP)
+        yield Detector(engine, max_side_px=2048, min_score=MIN_SCORE, max_overlap=MAX_OVERLAP, points="best")
 
 
 @pytest.fixture(scope="module")

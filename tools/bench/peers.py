@@ -45,7 +45,8 @@ def rows(*, photo: Path | None, seconds: float) -> Iterator[Row]:
         frame = read_photo(photo)
     yunet, sface = ensure_models([load_recipe(name) for name in DEFAULT])
     with load_engine(yunet, threads=1) as detecting, load_engine(sface, threads=1) as embedding:
-        detector, embedder = Detector(detecting), Embedder(embedding)
+        # The points of one cell, as OpenCV takes them: embeddings can be compared, and the work is the same.
+        detector, embedder = Detector(detecting, points="best"), Embedder(embedding)
         mine = embed_subject(frame, detector, embedder)
         for name, make in (("OpenCV YuNet + SFace", _opencv), ("dlib HOG + ResNet", _dlib)):
             try:
