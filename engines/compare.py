@@ -67,8 +67,13 @@ def open_model(path: Path) -> Model:
 
     Raises:
         ModelError: absent, damaged, not ONNX, weights that are NaN, or not what its manifest says.
+        InputError: a liveness model.
     """
     manifest = read_manifest(path)
+    if manifest.kind == "liveness":
+        raise InputError(
+            f"{path}: a liveness model; only embedders and detectors can be compared (`edgeface eval liveness` measures one)"
+        )
     content = check_file(path, manifest)
     if manifest.runtime != "onnxruntime":
         return Model(path, manifest, None)

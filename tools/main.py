@@ -15,6 +15,8 @@ import click
 
 from edgeface.errors import EdgefaceError
 
+#: Packages that an install may lack, and the extra that brings each.
+EXTRAS = {"onnx": "build", "onnxruntime": "host", "cv2": "host"}
 #: Subcommand -> one line of help. The module of the same name has a click command of the same name.
 COMMANDS = {
     "demo": "Enrol people from photographs that come with edgeface and recognise them in others.",
@@ -101,6 +103,11 @@ def main() -> None:
         sys.exit(1)
     except EdgefaceError as error:
         click.echo(f"edgeface: {error}", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:  # a part of edgeface that was not installed; anything else is our fault
+        if error.name not in EXTRAS:
+            raise
+        click.echo(f"edgeface: this needs {error.name}; install edgeface[{EXTRAS[error.name]}]", err=True)
         sys.exit(1)
     except OSError as error:  # a full disk below `> file`, a file that the user may not read
         click.echo(f"edgeface: {error}", err=True)

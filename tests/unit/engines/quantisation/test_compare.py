@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -312,3 +313,24 @@ def test_pictures_that_will_not_do(
         compare(one, one, crops)
     with pytest.raises(EdgefaceError):
         compare(one, one, tmp_path / "absent")
+
+
+def test_a_liveness_model_is_refused(network: Callable[..., Graph], tmp_path: Path) -> None:
+    content = network().to_bytes()
+    path = tmp_path / "pad.onnx"
+    path.write_bytes(content)
+    table = {
+        "crop": "square", "scale": 2.7, "meaning": "logits", "classes": ["live", "spoof"], "live": "live",
+        "live_from": 0.9, "spoof_below": 0.5,
+    }  # fmt: skip
+    document = {
+        "format": "edgeface-engine", "version": 1, "name": "pad", "model_id": "pad@0/fp32", "file": path.name,
+        "sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "kind": "liveness", "precision": "fp32",
+        "runtime": "onnxruntime", "licence": "none", "source": "a test", "input_name": "in",
+        "input_size": [SIDE, SIDE], "max_batch": None,
+        "preprocessing": {"color": "rgb", "mean": [0, 0, 0], "std": [1, 1, 1]}, "outputs": {"scores": "out"},
+        "head": "", "dimension": 0, "template": [], "thresholds": None, "liveness": table, "build": {},
+    }  # fmt: skip
+    manifest_path(path).write_text(json.dumps(document))
+    with pytest.raises(EdgefaceError, match=r"pad\.onnx: a liveness model; only embedders and detectors"):
+        open_model(path)
