@@ -72,7 +72,8 @@ def open_model(path: Path) -> Model:
     manifest = read_manifest(path)
     if manifest.kind == "liveness":
         raise InputError(
-            f"{path}: a liveness model; only embedders and detectors can be compared (`edgeface eval liveness` measures one)"
+            f"{path}: a liveness model; only embedders and detectors can be compared. "
+            "`edgeface eval liveness` measures it"
         )
     content = check_file(path, manifest)
     if manifest.runtime != "onnxruntime":

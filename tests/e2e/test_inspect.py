@@ -48,8 +48,7 @@ def test_what_cannot_be_shown(with_models: Path, cli: Any, tmp_path: Path) -> No
 def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['onnx'] = None\n")
     command = [sys.executable, "-m", "edgeface.tools.main", "compare", "sface", "sface", "--images", str(tmp_path)]
-    ran = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False
-    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 1
     assert ran.stderr == "edgeface: this needs onnx; install edgeface[build]\n"
