@@ -22,6 +22,7 @@ class EnduringLoop(RecognitionLoop):
     """
 
     failures = 0  # frames lost in a row
+    lost = 0  # and in all
 
     def step(self, frame: Frame) -> FrameResult:
         """See `RecognitionLoop.step`. Raises InferenceError after `MOST_FAILURES` lost frames in a row."""
@@ -29,6 +30,7 @@ class EnduringLoop(RecognitionLoop):
             result = super().step(frame)
         except InferenceError as error:
             self.failures += 1
+            self.lost += 1
             if self.failures >= MOST_FAILURES:
                 raise
             log.error("frame %d is lost: %s", frame.number, error)

@@ -10,13 +10,14 @@ counts only if the embedder saw the same view and its template alone matches the
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeface.errors import InputError
+from edgeface.errors import InferenceError, InputError
 from edgeface.types import Liveness
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from edgeface.video.budget import Budget
     from edgeface.video.people import TrackIdentity
     from edgeface.video.sources import Frame
+    from edgeface.video.tracks import Track
+
+log = logging.getLogger(__name__)
+EXPIRES_AFTER = 3.0  # times recheck_s without a look: two rechecks were left out, whoever stands there now
+LEAST_LIVE_S = 1.0  # live is kept so long even where recheck_s is next to nothing
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,15 @@ class TrackLiveness:
             return
         self.verdict = said
 
+    def stale(self, time_s: float, options: LivenessOptions) -> bool:
+        """Whether live was said so long ago that it says nothing about now: the looks were left out meanwhile."""
+        kept_s = max(EXPIRES_AFTER * options.recheck_s, LEAST_LIVE_S)
+        return self.verdict is Liveness.LIVE and time_s - self._looked_s > kept_s
+
+    def drop(self) -> None:
+        """The network failed on the view that waited: do without it, and take the next one when it is due."""
+        self.tensor, self._looked_s = None, self.tensor_s
+
     def forget(self, time_s: float) -> None:
         """Start anew: looks and views from before `time_s` may be of another face."""
         self._scores.clear()
@@ -144,6 +159,14 @@ class LivenessWatch:
         self._budget = budget
         self._clock = clock
 
+    def follow(self, tracks: Mapping[int, Track], time_s: float) -> None:
+        """Before a frame's views: forget tracks that are gone, and looks that no longer say who is live now."""
+        for gone in self.tracks.keys() - tracks.keys():
+            del self.tracks[gone]
+        for track_id, track in self.tracks.items():
+            if tracks[track_id].broken_s == time_s or track.stale(time_s, self._options):
+                track.forget(time_s)
+
     def offer(self, frame: Frame, faces: Faces, found: list[int], qualities: FloatArray) -> list[int]:
         """Cut out those faces of a frame that are due, for the network to see when it has time.
 
@@ -173,22 +196,62 @@ class LivenessWatch:
 
         Returns:
             The number of views that it saw, and of those that still wait.
+
+        Raises:
+            InferenceError: the network failed on every view. These are dropped.
         """
         waiting = [track for track_id, track in self.tracks.items() if _ready(track, people.get(track_id))]
         waiting.sort(key=lambda track: (track.verdict is not Liveness.UNSURE, track.looks))
         count = self._budget.faces_that_fit(self._budget.liveness, spent_ms, len(waiting)) if waiting else 0
         if count:
             start = self._clock()
-            scores = self._detector.run(np.concatenate([t.tensor for t in waiting[:count] if t.tensor is not None]))
+            views = [track.tensor for track in waiting[:count] if track.tensor is not None]
+            scores = run_views(self._detector.run, views, lambda index: waiting[index].drop())
             self._budget.liveness.learn((self._clock() - start) * 1e3 / count)
-            for track, score in zip(waiting[:count], scores.tolist(), strict=True):
-                track.take(score, self._detector, self._options)
+            for index, score in scores.items():
+                waiting[index].take(float(score), self._detector, self._options)
         return count, len(waiting) - count
 
     def forget(self, track_id: int, time_s: float) -> None:
         """The track is, or may be, somebody else from now on."""
         if track_id in self.tracks:
             self.tracks[track_id].forget(time_s)
+
+
+def run_views(
+    run: Callable[[FloatArray], FloatArray], views: list[FloatArray], drop: Callable[[int], None]
+) -> dict[int, FloatArray]:
+    """Run a network on several views; where that fails, on each alone, so that one bad view costs the others nothing.
+
+    Args:
+        run: takes (N, ...) and gives N rows.
+        views: (1, ...) each.
+        drop: told the index of every view that failed, so that it is not run for ever.
+
+    Returns:
+        The row of each view that did not fail, by its index.
+
+    Raises:
+        InferenceError: all failed.
+    """
+    try:
+        return dict(enumerate(run(np.concatenate(views))))
+    except InferenceError as error:
+        failed = error
+        if len(views) == 1:
+            drop(0)
+            raise
+    rows: dict[int, FloatArray] = {}
+    for index, view in enumerate(views):
+        try:
+            rows[index] = run(view)[0]
+        except InferenceError as error:
+            drop(index)
+            failed = error
+            log.error("a view is dropped: %s", error)
+    if not rows:
+        raise failed
+    return rows
 
 
 def _ready(track: TrackLiveness, person: TrackIdentity | None) -> bool:

@@ -16,7 +16,7 @@ from edgeface.types import Decision, Liveness
 from edgeface.video.budget import Budget
 from edgeface.video.events import Event, EventKind
 from edgeface.video.listeners import Listeners
-from edgeface.video.liveness import LivenessOptions, LivenessWatch, TrackLiveness
+from edgeface.video.liveness import LivenessOptions, LivenessWatch, TrackLiveness, run_views
 from edgeface.video.metrics import LoopCounts
 from edgeface.video.people import DecisionOptions, TrackedFace, TrackIdentity, Verdict
 from edgeface.video.presence import Presence
@@ -170,22 +170,24 @@ class RecognitionLoop:
             left_out.append(f"detector_side_px={step.max_side_px}")
         start = self._clock()
         found: list[int] = []
-        if self.budget.detect_now():
+        if detecting := self.budget.detect_now():
             faces = self._detectors[step.max_side_px].detect(frame.image, pixel_format=frame.pixel_format)
             now = self._clock()
             spent["detect"] = (now - start) * 1e3
             self.budget.learn_detection(step.max_side_px, spent["detect"])
             found = self._tracker.update(faces, frame.time_s)
+        else:
+            left_out.append("detection")
+            self._tracker.predict(frame.time_s)
+        for gone in self._people.keys() - self._tracker.tracks.keys():
+            del self._people[gone]
+        if self._live is not None:
+            self._live.follow(self._tracker.tracks, frame.time_s)
+        if detecting:
             self._offer(frame, faces, found)
             spent["quality"] = (self._clock() - now) * 1e3
             self.counts.detections += 1
             self.counts.faces += len(faces)
-        else:
-            left_out.append("detection")
-            self._tracker.predict(frame.time_s)
-        for known in (self._people, self._live.tracks if self._live is not None else {}):
-            for gone in known.keys() - self._tracker.tracks.keys():
-                del known[gone]
         now = self._clock()
         events, waiting = self._look(frame, (now - frame.arrived_s) * 1e3)
         if waiting:
@@ -240,12 +242,13 @@ class RecognitionLoop:
         embedder = self.recognizer.embedder
         template = np.array(embedder.engine.manifest.template, np.float32)
         crops = [self._people[track_id].crop for track_id in chosen]
-        embeddings = embedder.run(np.concatenate([embedder.prepare(crop, template) for crop in crops]))
+        views = [embedder.prepare(crop, template) for crop in crops]
+        embeddings = run_views(embedder.run, views, lambda row: self._people[chosen[row]].drop(frame.time_s))
         self.budget.embedding.learn((self._clock() - start) * 1e3 / count)
-        self.counts.embeddings += count
+        self.counts.embeddings += len(embeddings)
         events: list[Event] = []
-        for row, track_id in enumerate(chosen):
-            events += self._judge(track_id, embeddings[row], frame)
+        for row, embedding in embeddings.items():
+            events += self._judge(chosen[row], embedding, frame)
         return events, len(waiting) - count
 
     def _judge(self, track_id: int, embedding: FloatArray, frame: Frame) -> list[Event]:

@@ -123,7 +123,7 @@ class TrackIdentity:
         self.crop: ByteArray | None = None  # the best view that waits for the network, (112, 112, 3) BGR
         self.crop_quality = 0.0
         self.crop_s = float("-inf")
-        self.looked_s = float("-inf")
+        self.looked_s = self.failed_s = float("-inf")
         self.agreed_s = float("-inf")  # of the last view whose template alone matches the track's others
         self.doubts = 0
         self._templates: list[FloatArray] = []
@@ -144,7 +144,7 @@ class TrackIdentity:
         self, quality: float, time_s: float, options: DecisionOptions, *, crossed: bool = False, near: bool = False
     ) -> bool:
         """Whether a view of that quality is worth a run of the network now."""
-        if quality < options.min_quality:
+        if quality < options.min_quality or time_s - self.failed_s < options.next_view_s:
             return False
         if crossed or not self._templates:
             return True
@@ -161,6 +161,10 @@ class TrackIdentity:
             self.crop = crop if self.crop is None else self.crop
             np.copyto(self.crop, crop)
             self.crop_quality, self.crop_s = quality, time_s
+
+    def drop(self, time_s: float) -> None:
+        """The network failed on the view that waited: do without it, and take a later one."""
+        self.crop_quality, self.failed_s = 0.0, time_s
 
     def look(self, embedding: FloatArray, quality: float, time_s: float, *, crossed: bool, policy: Policy,
              options: DecisionOptions) -> bool:  # fmt: skip

@@ -53,6 +53,9 @@ class Track:
         crossed: set when another face came so near that the two may have been exchanged, when one of them hid the other
             or came out again, and when it went; when the face jumped, and when it was found again after a gap. Whoever
             checks who it is resets it.
+        missed: the last detection did not find it.
+        broken_s: when it was last crossed while the detector watched: a gap in which nothing was looked at (a slow
+            camera, a detector that pauses) is none of these. Looks from before say nothing about whether it is live.
     """
 
     track_id: int
@@ -68,10 +71,13 @@ class Track:
     hiding: bool = False
     crossed: bool = False
     crossed_s: float = float("-inf")  # when it was set last: views from before say nothing about now
+    missed: bool = False
+    broken_s: float = float("-inf")
 
-    def doubt(self, time_s: float) -> None:
+    def doubt(self, time_s: float, *, watched: bool = True) -> None:
         """From now on the face may be another one."""
         self.crossed, self.crossed_s = True, time_s
+        self.broken_s = time_s if watched else self.broken_s
 
     def move(self, time_s: float) -> None:
         """Extrapolate to a time."""
@@ -89,8 +95,9 @@ class Track:
         gap = time_s - self.seen_s
         surprise = box - self.box
         apart = float(np.abs(surprise[:2] + surprise[2:]).max()) / 2
-        if gap > lost_after_s or apart > JUMP * float((box[2:] - box[:2]).min()):
-            self.doubt(time_s)
+        jumped = apart > JUMP * float((box[2:] - box[:2]).min())
+        if gap > lost_after_s or jumped:
+            self.doubt(time_s, watched=jumped or self.missed)
         if self.hits == 1 and gap > 0:
             self.velocity = surprise / np.float32(gap)  # nothing better is known yet
         elif gap > 0:
@@ -152,6 +159,8 @@ class Tracker:
             score = float(faces.scores[column])
             track.see(faces.boxes[column], faces.landmarks[column], score, time_s, self.lost_after_s)
             ids[column] = track.track_id
+        for track in known:
+            track.missed = track.seen_s < time_s
         for column, track_id in enumerate(ids):
             if track_id == 0:
                 self._last_id += 1
