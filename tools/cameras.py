@@ -25,8 +25,14 @@ def camera_place(name: str, *, pixel_format: str = "bgr", hardware: bool | None 
         hardware: decode by the Jetson's hardware; None does so on a Jetson whose OpenCV has GStreamer.
 
     Raises:
-        InputError: an address with blanks or quotes, which would be more than an address in a pipeline.
+        InputError: nothing, which as a path would be the working folder; an address with blanks or quotes, which would
+            be more than an address in a pipeline.
     """
+    if not name.strip():
+        raise InputError(
+            "the camera's name is empty: expected a number, csi, usb, a device, a file, an address or a pipeline; "
+            "correct the argument, or EDGEFACE_CAMERA"
+        )
     if name == "csi":
         return "csi://0"
     if name.startswith("/dev/"):
@@ -48,6 +54,9 @@ def on_board() -> bool:
 
     if read_board() is None:
         return False
-    import cv2
+    try:
+        import cv2
+    except ImportError:
+        return False  # whoever opens the camera says what is missing
 
     return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))

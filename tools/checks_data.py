@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeface.contents import plain_path
-from edgeface.errors import EdgefaceError, MissingDependencyError
+from edgeface.errors import EdgefaceError, InputError, MissingDependencyError
 from edgeface.home import home
 from edgeface.manifest import check_file, read_manifest
+from edgeface.tools.cameras import camera_place
 from edgeface.tools.checks_machine import Finding
 
 if TYPE_CHECKING:
@@ -103,15 +104,25 @@ def gallery(path: Path) -> Iterator[Finding]:
 
 
 def camera(source: str) -> Iterator[Finding]:
-    """One frame from a camera: a number, a device, an address or a GStreamer pipeline."""
-    device = Path(f"/dev/video{source}") if source.isdigit() else Path(source) if source.startswith("/dev/") else None
+    """One frame from a camera, by any name that `edgeface watch` takes for one."""
+    from edgeface.video.capture import csi_pipeline
+
+    try:
+        place = camera_place(source)
+    except InputError as error:
+        yield Finding("camera", "fault", str(error), "edgeface doctor --camera usb")
+        return
+    device = Path(f"/dev/video{place}") if place.isdecimal() else Path(place) if place.startswith("/dev/") else None
     if device is not None and not device.exists():
         yield Finding("camera", "fault", f"{device}: no such camera", "ls /dev/video*  # and check the cable")
         return
     import cv2
 
-    kind = cv2.CAP_GSTREAMER if "!" in source else cv2.CAP_ANY
-    capture = cv2.VideoCapture(int(source)) if source.isdigit() else cv2.VideoCapture(source, kind)
+    sensor = place.removeprefix("csi://") if place.startswith("csi://") else ""
+    if sensor.isdecimal():
+        place = csi_pipeline(int(sensor), size=(1080, 1920), fps=30.0, pixel_format="bgr")
+    kind = cv2.CAP_GSTREAMER if "!" in place else cv2.CAP_ANY
+    capture = cv2.VideoCapture(int(place)) if place.isdecimal() else cv2.VideoCapture(place, kind)
     try:
         read, frame = capture.read() if capture.isOpened() else (False, None)
     finally:

@@ -42,7 +42,7 @@ def examine(*, root: Path, gallery: Path | None, camera: str | None) -> list[Fin
 @click.command("doctor")
 @click.option("--gallery", type=click.Path(dir_okay=False, path_type=Path), envvar="EDGEFACE_GALLERY",
               help="Check this gallery, too (or set EDGEFACE_GALLERY).")  # fmt: skip
-@click.option("--camera", help="Take one frame from it: a number, a device, an address or a GStreamer pipeline.")
+@click.option("--camera", help="Take one frame from it: a number, usb, csi, a device, an address or a pipeline.")
 @click.option("--root", type=click.Path(file_okay=False, exists=True, path_type=Path), default=Path("/"), hidden=True)
 @json_option
 def command(gallery: Path | None, camera: str | None, root: Path, as_json: bool) -> None:

@@ -31,12 +31,14 @@ def enroll_from_camera(
     """Look until `VIEWS` good views were taken, telling the person what to do, and enrol them.
 
     Raises:
+        InputError: `camera` is empty or no source.
         EnrolmentError: the views are of several people, or of somebody who is enrolled already.
         EdgefaceError: the source ended, or a minute passed, before there were enough.
     """
+    from edgeface.tools.cameras import camera_place
     from edgeface.video import open_source
 
-    source = open_source(camera)
+    source = open_source(camera_place(camera))
     try:
         with open_recognizer(gallery_path, options) as recognizer:
             views = _views(source, recognizer, limits)

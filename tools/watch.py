@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeface import FaceRecognizer
+    from edgeface.tools.endure import EnduringLoop
     from edgeface.tools.systemd import ServiceManager
     from edgeface.tools.window import Window
     from edgeface.types import ByteArray
@@ -80,6 +81,7 @@ def command(
 
     if not gallery_path.exists():
         raise EdgefaceError(f"{gallery_path}: no such gallery; `edgeface enroll NAME PHOTO...` makes one")
+    place = camera_place(source, pixel_format=pixel_format)
     if page_port is not None and metrics_port is not None:
         raise click.UsageError("--page serves the metrics too: give one of --page and --metrics")
     if require_live and options["liveness"] is None:
@@ -91,7 +93,6 @@ def command(
         )
         _sinks(loop, opened, socket_path, mqtt_address)
         page = _page(loop, opened, page_port, metrics_port)
-        place = camera_place(source, pixel_format=pixel_format)
         frames = Remembering(open_source(place, pixel_format=pixel_format))
         opened.callback(frames.close)
         if with_window:
@@ -246,13 +247,21 @@ def _line(result: FrameResult) -> str:
     return json.dumps(plain(document), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _summary(loop: RecognitionLoop) -> None:
+def _summary(loop: EnduringLoop) -> None:
+    """What was done, for a person. Raises EdgefaceError where every frame was lost."""
+    counts, lost = loop.counts, f", {loop.lost} lost" if loop.lost else ""
+    if counts.frames == 0 and loop.lost:
+        raise EdgefaceError(
+            f"every frame was lost ({loop.lost}): a network failed on each, as the log says; see `edgeface doctor`"
+        )
+    if counts.frames == 0:
+        click.echo("0 frames: the source ended before the first", err=True)
+        return
     p50, p99 = loop.budget.percentiles_ms(50, 99)
-    counts = loop.counts
     looks = f", {counts.liveness_looks} looks for liveness" if loop.recognizer.liveness is not None else ""
     over = f", {loop.budget.frames_over} over the budget" if loop.budget.budget_ms is not None else ""
     click.echo(
-        f"{counts.frames} frames, latency {p50:.1f} ms (median), {p99:.1f} ms (99th percentile){over}; "
+        f"{counts.frames} frames{lost}, latency {p50:.1f} ms (median), {p99:.1f} ms (99th percentile){over}; "
         f"{counts.detections} detections, {counts.faces} faces, {counts.embeddings} embeddings{looks}",
         err=True,
     )

@@ -23,11 +23,17 @@ class Window:
     """Shows pictures on this machine's display. To be made, used and closed in the main thread, as OpenCV asks.
 
     Raises:
-        MissingDependencyError: OpenCV was built without windows. ConfigurationError: there is no display.
+        MissingDependencyError: there is no OpenCV, or it was built without windows. ConfigurationError: there is
+            no display.
     """
 
     def __init__(self) -> None:
-        import cv2
+        try:
+            import cv2
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"--window needs OpenCV ({error}); install opencv-python, or use JetPack's own OpenCV on a Jetson"
+            ) from error
 
         if re.search(r"\bGUI:\s+NONE\b", cv2.getBuildInformation()):
             raise MissingDependencyError(

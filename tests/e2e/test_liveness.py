@@ -16,7 +16,7 @@ from pad_models import BRIGHTNESS_TABLE, DETAIL_TABLE, brightness, detail, write
 from edgeface import Detector, FaceRecognizer, Liveness, LivenessDetector, load_engine
 from edgeface.engines import models
 from edgeface.engines.recipe import load_recipe
-from edgeface.errors import EngineIncompatibleError, ModelError, ModelNotFoundError
+from edgeface.errors import EngineIncompatibleError, InferenceError, ModelError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,6 +206,14 @@ def test_a_recipe_that_is_not_of_the_file_is_refused(
     with pytest.raises(ModelError, match=said):
         models.fetch(load_recipe(recipe))
     assert not (own_home / "models" / "pad.fp32.onnx").exists()
+
+
+def test_outputs_against_the_manifest_fail_at_the_start(own_home: Path, gallery: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "customer", brightness(), size_px=32, liveness=BRIGHTNESS_TABLE)
+    recipe.write_text(recipe.read_text().replace('meaning = "logits"', 'meaning = "probabilities"'))
+    models.fetch(load_recipe(recipe))
+    with pytest.raises(InferenceError, match="if these are logits, say so in the recipe"):
+        FaceRecognizer.open(gallery, liveness="pad")
 
 
 @pytest.fixture

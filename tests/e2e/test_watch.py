@@ -64,6 +64,28 @@ def test_faces_and_what_was_left_out_are_printed_on_request(
     assert frames[0]["faces"][0]["track_id"] == 1
 
 
+def test_every_frame_lost_is_a_failure(
+    cli: Callable[..., Any], clip: Path, gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgeface import Detector
+    from edgeface.errors import InferenceError
+
+    def detect(*_: Any, **__: Any) -> None:
+        raise InferenceError("the network gave NaN")
+
+    monkeypatch.setattr(Detector, "detect", detect)
+    ran = cli("watch", clip, "--gallery", gallery)
+    assert ran.code == 1
+    assert "every frame was lost (60)" in ran.err
+    assert "nan ms" not in ran.err
+
+
+def test_an_empty_camera_is_refused(cli: Callable[..., Any], gallery: Path) -> None:
+    ran = cli("watch", "", "--gallery", gallery)
+    assert ran.code == 1
+    assert "the camera's name is empty" in ran.err
+
+
 def test_a_fpir_can_be_asked_for(cli: Callable[..., Any], clip: Path, gallery: Path) -> None:
     assert cli("watch", clip, "--gallery", gallery, "--fpir", "1e-3", "--frames", "5").code == 0
     ran = cli("watch", clip, "--gallery", gallery, "--fpir", "1e-9", "--frames", "5")

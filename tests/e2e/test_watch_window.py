@@ -124,6 +124,12 @@ def test_opencv_without_windows_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         Window()
 
 
+def test_no_opencv_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MissingDependencyError, match="--window needs OpenCV"):
+        Window()
+
+
 @pytest.mark.parametrize(
     ("key", "visible", "sized", "stays"),
     [

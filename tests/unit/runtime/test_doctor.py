@@ -265,10 +265,10 @@ class Camera:
         self.source = source
 
     def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
-        return self.source in ("good", "mute")
+        return self.source in ("good", "mute") or "/dev/video0 " in self.source or "sensor-id=0 " in self.source
 
     def read(self) -> tuple[bool, Any]:
-        return (True, np.zeros((720, 1280, 3), np.uint8)) if self.source == "good" else (False, None)
+        return (True, np.zeros((720, 1280, 3), np.uint8)) if self.source != "mute" else (False, None)
 
     def release(self) -> None:
         self.source = ""
@@ -282,10 +282,14 @@ class Camera:
         ("rtsp://nowhere", "fault", "gives no frame"),
         ("/dev/no-such-camera", "fault", "no such camera"),
         ("977", "fault", "/dev/video977: no such camera"),
+        ("usb", "good", "usb: 1280 x 720 px"),
+        ("csi", "good", "csi: 1280 x 720 px"),
+        ("", "fault", "the camera's name is empty"),
     ],
 )
-def test_cameras(board: Board, source: str, state: str, says: str) -> None:
+def test_cameras(board: Board, monkeypatch: pytest.MonkeyPatch, source: str, state: str, says: str) -> None:
     vars(sys.modules["cv2"]).update(VideoCapture=Camera, CAP_ANY=0, CAP_GSTREAMER=1800)
+    monkeypatch.setattr("edgeface.tools.cameras.on_board", lambda: True)
     finding = board.see("--camera", source)[1]["camera"]
     assert finding["state"] == state
     assert says in finding["says"]

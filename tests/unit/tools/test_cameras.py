@@ -50,6 +50,24 @@ def test_an_address_is_no_pipeline(address: str) -> None:
         camera_place(address, hardware=True)
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+def test_no_name_is_not_the_working_folder(name: str) -> None:
+    with pytest.raises(InputError, match=r"name is empty: .*EDGEFACE_CAMERA"):
+        camera_place(name)
+
+
+def test_enrolment_takes_the_same_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from edgeface.enrolment import EnrolmentLimits
+    from edgeface.tools.enroll_camera import enroll_from_camera
+
+    def opened(place: str) -> None:
+        raise InputError(f"opened {place}")
+
+    monkeypatch.setattr("edgeface.video.open_source", opened)
+    with pytest.raises(InputError, match="opened csi://0"):
+        enroll_from_camera("em", "csi", tmp_path / "g.gallery", {}, EnrolmentLimits())
+
+
 def test_a_link_to_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "resolve", lambda self: Path("/dev/video7"))
     assert camera_place("/dev/v4l/by-id/usb-maker-video-index0") == "7"

@@ -117,7 +117,8 @@ def test_a_crop_that_the_embedder_fails_on_is_not_run_again(
 ) -> None:
     from edgeface.tools.endure import EnduringLoop
 
-    loop, run, failed = EnduringLoop(opened, require_live=False), opened.embedder.run, []
+    loop, run = EnduringLoop(opened, require_live=False), opened.embedder.run
+    failed: list[FloatArray] = []
 
     def poisoned(tensor: FloatArray) -> FloatArray:
         if not failed or np.array_equal(tensor, failed[0]):
@@ -138,7 +139,8 @@ def test_one_bad_view_costs_the_others_nothing() -> None:
             raise InferenceError("negative")
         return tensor * 2
 
-    views, dropped = [np.array([value], np.float32) for value in (1, -1, 3)], []
+    views = [np.array([value], np.float32) for value in (1, -1, 3)]
+    dropped: list[int] = []
     assert run_views(run, views, dropped.append) == {0: 2, 2: 6}
     assert dropped == [1]
     with pytest.raises(InferenceError, match="negative"):
