@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from edgeface.errors import EngineIncompatibleError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -23,9 +25,16 @@ def content_name(model: str, sha256: str) -> str:
 
 
 def content_path(model: Path, manifest: Manifest) -> Path:
-    """The file with the bytes of `model`: the one named by its checksum where the manifest says so, else `model`."""
-    hashed = content_name(model.name, manifest.sha256)
-    return model.with_name(hashed) if manifest.file == hashed else model
+    """The file with the bytes of `model`: the one named by its checksum where the manifest says so, else `model`.
+
+    Raises:
+        EngineIncompatibleError: the manifest names neither: it is another model's.
+    """
+    if manifest.file not in (model.name, content_name(model.name, manifest.sha256)):
+        raise EngineIncompatibleError(
+            f"{model}: its manifest is for a file named {manifest.file!r}; move both files together"
+        )
+    return model.with_name(manifest.file)
 
 
 def plain_path(content: Path) -> Path:

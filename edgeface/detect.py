@@ -122,7 +122,8 @@ class Detector:
             score_threshold=self.min_score,
             nms_iou=self.max_overlap,
             max_faces=self.max_faces,
-            blend_iou=SAME_FACE if self.points == "mean" else None,
+            # Never below max_overlap: two faces that are both kept must not share candidates.
+            blend_iou=max(SAME_FACE, self.max_overlap) if self.points == "mean" else None,
         )
         # Centres of pixels map to centres of pixels: x_frame + 0.5 = (x_network + 0.5) * ratio.
         (height, width), resized = frame.size, work.resized

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import stat
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -314,10 +315,18 @@ def check_file(model: Path, manifest: Manifest) -> bytes:
 
     Raises:
         ModelNotFoundError: there is no such file.
-        ModelIntegrityError: its length or checksum is another.
+        ModelIntegrityError: it is no regular file, or its length or checksum is another.
+        EngineIncompatibleError: the manifest is for a file of another name.
     """
     model = content_path(model, manifest)
     try:
+        there = model.stat()
+        if not stat.S_ISREG(there.st_mode):  # reading a pipe would wait for ever
+            raise ModelIntegrityError(f"{model}: expected a file with the model's bytes, got no regular file")
+        if there.st_size != manifest.size:
+            raise ModelIntegrityError(
+                f"{model}: expected {manifest.size} bytes, got {there.st_size} bytes; fetch or build it again"
+            )
         content = model.read_bytes()
     except FileNotFoundError:
         raise ModelNotFoundError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,12 @@ from edgeface.manifest import OperatingPoint
 from edgeface.types import Decision
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgeface.manifest import Manifest, Thresholds
     from edgeface.types import Matches
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_FMR = 1e-4  # one false match in 10,000 comparisons of two different people
 PAIRS_PER_RATE = 10  # a rate needs at least this many expected false matches behind it
@@ -28,7 +33,8 @@ class Policy:
         margin: the best two people must be at least this far apart; nearer is ``ambiguous``.
         fmr: false match rate of one comparison that `threshold` does not exceed; None where the caller gave the
             threshold.
-        fpir: false positive identification rate that was asked for, at the number of templates then enrolled; or None.
+        fpir: false positive identification rate that is kept at the number of templates enrolled: the asked one, or a
+            higher one where more were enrolled while it ran than the table supports (`LivePolicy`); or None.
         origin: where the rate was measured, or that the caller chose the threshold.
         measured: what the table says of `threshold`: the rate that is expected there and its 95 % limits, of which the
             upper one is `fmr`; None where the caller gave the threshold.
@@ -117,6 +123,76 @@ def make_policy(
     )
 
 
+class LivePolicy:
+    """The policy that holds now: it follows the table of the embedder that runs and, where a false positive
+    identification rate was asked for, the number of templates enrolled.
+
+    Args:
+        policy: the first one. Its rate, or its threshold without a rate, is what was asked for; so is its margin where
+            that is not the table's own.
+        manifest: of the embedder that `policy` was made for.
+    """
+
+    def __init__(self, policy: Policy, manifest: Manifest) -> None:
+        table = manifest.thresholds
+        self._asked = policy
+        self._margin = None if policy.margin == _margin(table, policy.threshold) else policy.margin
+        self._now = (table, -1, policy)
+
+    def make(self, manifest: Manifest, enrolled: int) -> Policy:
+        """What was asked for, with that embedder and so many templates. Raises ConfigurationError, as `make_policy`."""
+        asked, margin = self._asked, self._margin
+        if asked.fmr is None:
+            own = _margin(manifest.thresholds, asked.threshold)
+            return replace(asked, margin=own if margin is None else margin)
+        if asked.fpir is None:
+            return make_policy(manifest, fmr=asked.fmr, margin=margin)
+        return make_policy(manifest, fpir=asked.fpir, enrolled=enrolled, margin=margin)
+
+    def now(self, manifest: Manifest, count: Callable[[], int]) -> Policy:
+        """The policy with the embedder that runs and `count()` templates, which is called only where it matters.
+
+        Another process may enrol more than the table supports. What runs must run on then: at the strictest threshold
+        that was measured, with an error in the log.
+
+        Raises:
+            ConfigurationError: a rate was asked for, and the embedder has no table.
+        """
+        table, made_for, policy = self._now
+        enrolled = -1 if self._asked.fpir is None else count()
+        if enrolled != made_for or manifest.thresholds != table:
+            policy = self._nearest(manifest, enrolled)
+            self._now = (manifest.thresholds, enrolled, policy)  # one assignment: no thread sees a part of it
+        return policy
+
+    def _nearest(self, manifest: Manifest, enrolled: int) -> Policy:
+        try:
+            return self.make(manifest, enrolled)
+        except ConfigurationError as error:
+            fmr = self._asked.fmr
+            if fmr is None or manifest.thresholds is None:
+                raise
+            if self._asked.fpir is not None:
+                fmr = comparison_rate(self._asked.fpir, enrolled)
+            lowest, highest = supported_rates(manifest.thresholds)
+            policy = make_policy(manifest, fmr=min(max(fmr, lowest), highest), margin=self._margin)
+            assert policy.fmr is not None
+            if self._asked.fpir is not None:
+                policy = replace(policy, fpir=min(1.0, policy.fmr * max(enrolled, 1)))
+            kept = "" if policy.fpir is None else f", a false positive identification rate of {policy.fpir:g}"
+            logger.error(
+                "%s. Recognition goes on at the nearest threshold that was measured, %.4f: a false match rate of %g%s",
+                error, policy.threshold, policy.fmr, kept,
+            )  # fmt: skip
+            return policy
+
+
+def supported_rates(table: Thresholds) -> tuple[float, float]:
+    """The lowest and the highest false match rate for which a table has a threshold."""
+    points = table.points
+    return max(points[-1].sure_fmr, PAIRS_PER_RATE / table.impostor_pairs), points[0].sure_fmr
+
+
 def comparison_rate(fpir: float, enrolled: int) -> float:
     """The false match rate at which a search among `enrolled` templates goes wrong at the rate `fpir` at most.
 
@@ -132,13 +208,14 @@ def threshold_at(table: Thresholds, fmr: float, name: str, *, why: str = "") -> 
     measured points; never an extrapolation.
     """
     points = table.points
-    highest, lowest = points[0].sure_fmr, max(points[-1].sure_fmr, PAIRS_PER_RATE / table.impostor_pairs)
+    lowest, highest = supported_rates(table)
     # A rate that was computed, such as 10 ** -3, may miss the table's end by a rounding error.
     if not lowest * (1 - 1e-9) <= fmr <= highest * (1 + 1e-9):
         limits = "" if points[0].fmr_high is None else ", upper 95 % limits"
+        mend = "; ask for a higher fpir, enrol fewer templates, or measure a table of more photographs" if why else ""
         raise ConfigurationError(
             f"{name}: a false match rate of {fmr:g}{why} is not supported: it was measured from {lowest:g} to "
-            f"{highest:g}{limits} ({table.impostor_pairs} impostor pairs of {table.origin})"
+            f"{highest:g}{limits} ({table.impostor_pairs} impostor pairs of {table.origin}){mend}"
         )
     return _interpolate([(-math.log10(p.sure_fmr), p.similarity) for p in points], -math.log10(fmr))
 

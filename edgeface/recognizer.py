@@ -16,7 +16,7 @@ from edgeface.errors import ConfigurationError, EnrolmentError, InputError
 from edgeface.gallery import Gallery, check_name
 from edgeface.liveness import LivenessDetector
 from edgeface.overlap import overlapped
-from edgeface.policy import Policy, make_policy
+from edgeface.policy import LivePolicy, make_policy
 from edgeface.quality import Quality
 from edgeface.runtime.choice import is_file
 from edgeface.runtime.frame import HeldFrame
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from edgeface.gallery import Person
     from edgeface.gallery.vault import Key
+    from edgeface.policy import Policy
     from edgeface.runtime.choice import Choice
     from edgeface.types import Faces, FloatArray
 
@@ -67,29 +68,17 @@ class FaceRecognizer:
         self.gallery = gallery
         self.liveness = liveness
         self.runtimes: Mapping[str, Choice] = {}
-        self._policy = (-1, policy)  # and the number of templates that it was made for
-        self._margin: float | None = None
+        self._policy = LivePolicy(policy, embedder.engine.manifest)
         self._owned = ExitStack()
         self._reload: Callable[[], None] | None = None
 
     @property
     def policy(self) -> Policy:
-        """When a similarity is a match. Where it follows from a false positive identification rate, the threshold rises
-        with the number of templates enrolled.
-
-        Raises:
-            ConfigurationError: so many are enrolled that the embedder's table does not support the rate.
+        """When a similarity is a match, by the embedder that runs now. Where it follows from a false positive
+        identification rate, the threshold rises with the number of templates enrolled; where another process enrols
+        more than the table supports, it stays at the strictest measured, and `Policy.fpir` says what that keeps.
         """
-        made_for, policy = self._policy
-        enrolled = -1 if policy.fpir is None else self.gallery.template_count
-        if enrolled != made_for:
-            policy = self._policy_for(enrolled)
-            self._policy = (enrolled, policy)  # one assignment: no thread sees the one without the other
-        return policy
-
-    def _policy_for(self, enrolled: int) -> Policy:
-        manifest, fpir = self.embedder.engine.manifest, self._policy[1].fpir
-        return make_policy(manifest, fpir=fpir, enrolled=enrolled, margin=self._margin)
+        return self._policy.now(self.embedder.engine.manifest, lambda: self.gallery.template_count)
 
     @classmethod
     def open(
@@ -158,9 +147,10 @@ class FaceRecognizer:
             find = Detector(detecting, max_side_px=max_side_px)
             made = cls(find, embed, people, policy, liveness=alive)
             made.runtimes = stage.runtimes
-            made._reload = stage.reload
-            made._margin = margin
-            _ = made.policy  # refuse now what the embedder's table does not support for so many templates
+            # Of a running recogniser, as few templates as there may be: more of them must not keep a GPU lost.
+            made._reload = lambda: stage.reload(lambda new: made._policy.make(new["embedder"], 1))
+            # Refuse now what the embedder's table does not support for so many templates.
+            made._policy.make(embedding.manifest, people.template_count)
             made._owned = owned.pop_all()
             return made
 
@@ -173,6 +163,7 @@ class FaceRecognizer:
         Raises:
             ConfigurationError: this recogniser was made from ready parts, not by `open`.
             EngineIncompatibleError: a new file's input or embedding is not the old one's.
+            ConfigurationError: also that the new embedder's table does not support the asked rate.
             Also all errors of `load_engine`.
         """
         if self._reload is None:
@@ -286,7 +277,7 @@ class FaceRecognizer:
         refuse(name, refused, force=force)
         if self.policy.fpir is not None:
             # Refused here: one template too many would end recognition for all.
-            self._policy_for(self.gallery.template_count + len(pictures))
+            self._policy.make(self.embedder.engine.manifest, self.gallery.template_count + len(pictures))
         return self.gallery.add(name, embeddings, qualities=[float(quality.score[0]) for quality, _ in views])
 
     def _enrolment_view(self, photo: Any, number: int) -> tuple[Quality, FloatArray]:

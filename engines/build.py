@@ -15,6 +15,7 @@ from edgeface.engines.candidates import plan_manifest, try_plans
 from edgeface.engines.intake import read_network
 from edgeface.engines.judge import graph_run, make_judge
 from edgeface.engines.layers import layer_rows
+from edgeface.engines.limits import EmbedderLimits
 from edgeface.engines.machine import find_machine
 from edgeface.engines.material import gather
 from edgeface.engines.prepare import prepare
@@ -229,7 +230,9 @@ def _artefact(
         "accuracy": {finding["name"]: finding["value"] for finding in document["findings"]},
         "measured": document["measured"],
     }
-    base = with_thresholds(base, final.precision, document["figures"])
+    if isinstance(recipe.limits, EmbedderLimits):
+        most = recipe.limits.threshold_shift
+        base = with_thresholds(base, final.precision, document["figures"], most=most)
     if winner is None:
         content = final.onnx()
         made = make_manifest(base, recipe, final.precision, "onnxruntime", content, facts, asked=options.asked)

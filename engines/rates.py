@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from edgeface.manifest import Manifest, Precision
     from edgeface.types import FloatArray, IntArray
+
+logger = logging.getLogger(__name__)
 
 TABLE_RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
 Z95 = 1.96  # two-sided 95 % of the normal distribution
@@ -133,21 +136,31 @@ def _beyond(before: OperatingPoint, after: OperatingPoint) -> bool:
     return after.similarity > before.similarity and after.fmr < before.fmr and after.sure_fmr < before.sure_fmr
 
 
-def with_thresholds(base: Manifest, precision: Precision, figures: Mapping[str, Any]) -> Manifest:
+def with_thresholds(base: Manifest, precision: Precision, figures: Mapping[str, Any], *, most: float) -> Manifest:
     """The manifest of a float32 model with its table made fit for a file of another precision, which says so.
 
     A table holds for one model and precision. The gate let the file's threshold at a false match rate of 1e-4 move by
-    little; where it rose, every threshold of the table rises with it, so that no rate is exceeded.
+    little; where it rose, every threshold of the table rises with it, so that no rate is exceeded. Where it was not
+    measured, the table rises by the most that the gate would have let pass, and a warning says so.
 
     Args:
         figures: of the build's verification; its ``losses`` have the shift, where enough impostor pairs stood behind.
+        most: the recipe's limit of that shift.
     """
     table = base.thresholds
     if table is None or precision == base.precision:
         return base
     shifts = [loss["shift"] for loss in figures.get("losses", []) if loss["far"] == 1e-4 and loss["supported"]]
-    how = f"its threshold at 1e-4 was measured to move by {shifts[0]:+.4f}" if shifts else "its shift was not measured"
-    up = max([0.0, *shifts])
+    if shifts:
+        how, up = f"its threshold at 1e-4 was measured to move by {shifts[0]:+.4f}", max(0.0, *shifts)
+    else:
+        how, up = f"its shift was not measured, so raised by the largest that the recipe allows, {most:+.4f}", most
+        logger.warning(
+            "%s: the shift of the %s engine's threshold was not measured: too few verification pictures of several "
+            "people; every threshold is raised by the recipe's limit threshold_shift, %.4f. Give more pictures with a "
+            "folder for each person",
+            base.name, precision, most,
+        )  # fmt: skip
     points = tuple(replace(point, similarity=min(1.0, point.similarity + up)) for point in table.points)
     origin = f"{table.origin}; taken over from {base.precision} for {precision}: {how}"
     return replace(base, thresholds=replace(table, origin=origin, points=points))

@@ -27,7 +27,7 @@ ASKED = (0.1, 0.03, 0.01, 0.003, 0.001)
 
 
 @click.command("identify")
-@click.option("--images", type=click.Path(file_okay=False, path_type=Path), required=True,
+@click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
               help="Folder with one folder of photographs a person.")
 @click.option("--people", "most", type=click.IntRange(50), default=600, show_default=True, help="How many to draw.")
 @click.option("--photos", "each", type=click.IntRange(2), default=3, show_default=True, help="Of each person, at most.")

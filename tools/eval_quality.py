@@ -27,7 +27,7 @@ ASKED_FMR = 1e-4  # the rate whose threshold divides matches from false non-matc
 
 
 @click.command("quality")
-@click.option("--images", type=click.Path(file_okay=False, path_type=Path), required=True,
+@click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
               help="Folder with one folder of photographs a person.")
 @click.option("--people", "most", type=click.IntRange(20), default=150, show_default=True,
               help="How many people with two photographs or more to draw.")

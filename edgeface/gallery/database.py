@@ -81,7 +81,7 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         # isolation_level None: BEGIN and COMMIT stand in this file, where they can be read.
         return sqlite3.connect(
-            f"file:{quote(str(self.path))}?mode=rw",
+            f"file:{quote(os.fsencode(self.path))}?mode=rw",
             uri=True,
             timeout=self._busy_timeout_ms / 1e3,
             isolation_level=None,
@@ -316,7 +316,7 @@ def _describe(pid: int) -> str:
 
 def connect(path: Path) -> sqlite3.Connection:
     """A plain connection to an existing file, for copies and repairs."""
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None)
+    return sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=rw", uri=True, isolation_level=None)
 
 
 def unlink_family(path: Path) -> None:

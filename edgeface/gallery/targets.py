@@ -69,7 +69,7 @@ def _starts(path: Path, magic: bytes) -> bool:
 
 
 def _is_backup(path: Path, gallery_id: str) -> bool:
-    uri = f"file:{quote(str(path))}?mode=ro&immutable=1"  # immutable: no file is made beside it
+    uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"  # immutable: no file is made beside it
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
             identity = connection.execute("SELECT value FROM settings WHERE key = 'gallery_id'").fetchone()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from edgeface.contents import content_name
-from edgeface.errors import ConfigurationError, EngineIncompatibleError, ModelNotFoundError
+from edgeface.contents import content_path
+from edgeface.errors import ConfigurationError, ModelNotFoundError
 from edgeface.manifest import Manifest, check_file, read_manifest
 
 if TYPE_CHECKING:
@@ -133,10 +133,7 @@ def load_engine(
     file = Path(path)
     while True:
         manifest = read_manifest(file)
-        if manifest.file not in (file.name, content_name(file.name, manifest.sha256)):
-            raise EngineIncompatibleError(
-                f"{file}: its manifest is for a file named {manifest.file!r}; move both files together"
-            )
+        content_path(file, manifest)  # before a runtime is imported
         try:
             return _load(
                 file, manifest, threads,

@@ -11,8 +11,9 @@ from edgeface.runtime.reload import ReloadableEngine, check_exchange
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from edgeface.manifest import Manifest
     from edgeface.runtime.choice import Choice
     from edgeface.runtime.engine import Engine
 
@@ -45,8 +46,12 @@ class Stage:
             engine, self.runtimes[role] = choose(model, **self._options[role])
             self.engines[role] = owned.enter_context(ReloadableEngine(engine))
 
-    def reload(self) -> None:
-        """Load every model again, then exchange all engines; see `FaceRecognizer.reload`."""
+    def reload(self, check: Callable[[Mapping[str, Manifest]], object] | None = None) -> None:
+        """Load every model again, then exchange all engines; see `FaceRecognizer.reload`.
+
+        Args:
+            check: gets the new manifests by role before the exchange, and raises where they will not do.
+        """
         with self._lock, ExitStack() as failed:
             if any(getattr(held.current, "lost", None) for held in self.engines.values()):
                 # Only when the last engine of a lost context is gone can the GPU be opened again.
@@ -57,6 +62,8 @@ class Stage:
                 loaded[role] = choose(model, **self._options[role])
                 failed.callback(loaded[role][0].close)
                 check_exchange(self.engines[role].manifest, loaded[role][0].manifest)
+            if check is not None:
+                check({role: engine.manifest for role, (engine, _) in loaded.items()})
             for role, (engine, choice) in loaded.items():
                 self.engines[role].exchange(engine)
                 self.runtimes[role] = choice

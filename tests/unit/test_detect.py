@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeface import Detector
+from edgeface.detect import DECODERS
 from edgeface.errors import ClosedError, ConfigurationError, InferenceError, InputError
 from edgeface.runtime.fake import FakeEngine
 
@@ -233,3 +234,19 @@ def test_a_fixed_size_off_the_grid_is_refused_at_the_start(
 ) -> None:
     with pytest.raises(ConfigurationError, match=f"multiples of 32 px, got {size[0]} x {size[1]}"):
         Detector(spot_detector(input_size=size))
+
+
+@pytest.mark.parametrize(("overlap", "blended"), [(0.3, 0.6), (0.8, 0.8)])
+def test_faces_that_are_both_kept_share_no_candidates(
+    overlap: float, blended: float, spot_detector: Callable[..., FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    plain = DECODERS["yunet"]
+
+    def spy(outputs: Any, **options: Any) -> Any:
+        asked.append(options["blend_iou"])
+        return plain(outputs, **options)
+
+    monkeypatch.setitem(DECODERS, "yunet", spy)
+    Detector(spot_detector(), max_overlap=overlap, points="mean").detect(spotted(64, 64, 8, 8, 8))
+    assert asked == [blended]

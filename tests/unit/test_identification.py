@@ -17,6 +17,7 @@ from edgeface.policy import comparison_rate, make_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from edgeface.manifest import Manifest
     from edgeface.types import FloatArray, IntArray
@@ -172,12 +173,12 @@ def test_faces_that_were_not_found_match_nobody() -> None:
 
 
 def test_the_command_shows_what_was_asked_and_what_came(
-    cli: Callable[..., Any], embedder_manifest: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch
+    cli: Callable[..., Any], embedder_manifest: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     manifest = embedder_manifest(thresholds=measure_table(*people(300, 3, seed=1), "others"))
     rows, labels = people(200, 3, seed=2)
     monkeypatch.setattr("edgeface.tools.eval_identify._embed", lambda *given: (rows, labels, manifest))
-    command = ("eval", "identify", "--images", "unread", "--enrolled", "20", "--templates", "2", "--halves", "2")
+    command = ("eval", "identify", "--images", str(tmp_path), "--enrolled", "20", "--templates", "2", "--halves", "2")
     found = json.loads(cli(*command, "--json").out)
     assert found["templates"] == 2
     assert found["recipe_table"]["limits_origin"] == "300 people of the same photographs"
@@ -185,13 +186,14 @@ def test_the_command_shows_what_was_asked_and_what_came(
         first = found[key][0]
         assert first["fpir_low"] < first["fpir"] < first["fpir_high"]
     assert found["halves"][0]["judged"] == 2
+    assert "does not exist" in cli("eval", "identify", "--images", tmp_path / "nope").err
     shown = cli(*command).out
     for part in ("95 % limits", "table of the other half", "many halves", "table of the model: others"):
         assert part in shown
 
 
 def table_for(manifest: Callable[..., Manifest], figures: dict[str, Any], precision: Any = "int8") -> Thresholds:
-    made = with_thresholds(manifest(thresholds=TABLE), precision, figures).thresholds
+    made = with_thresholds(manifest(thresholds=TABLE), precision, figures, most=0.01).thresholds
     assert made is not None
     return made
 
@@ -204,7 +206,9 @@ def loss(shift: float, *, supported: bool = True) -> dict[str, Any]:
                        {"far": 1e-4, "shift": shift, "supported": supported}]}  # fmt: skip
 
 
-def test_another_precision_says_whose_table_it_has(embedder_manifest: Callable[..., Manifest]) -> None:
+def test_another_precision_says_whose_table_it_has(
+    embedder_manifest: Callable[..., Manifest], caplog: pytest.LogCaptureFixture
+) -> None:
     assert table_for(embedder_manifest, loss(0.002), "fp32") is TABLE
     risen = table_for(embedder_manifest, loss(0.002))
     assert risen.origin == f"a test; taken over from fp32 for int8: {MOVED} +0.0020"
@@ -212,7 +216,10 @@ def test_another_precision_says_whose_table_it_has(embedder_manifest: Callable[.
     fallen = table_for(embedder_manifest, loss(-0.002))
     assert fallen.points == TABLE.points
     assert "-0.0020" in fallen.origin
+    assert not caplog.records
     for figures in ({}, loss(0.002, supported=False)):
         unknown = table_for(embedder_manifest, figures)
-        assert unknown.points == TABLE.points
-        assert unknown.origin.endswith("its shift was not measured")
+        assert [point.similarity for point in unknown.points] == [point.similarity + 0.01 for point in TABLE.points]
+        assert unknown.origin.endswith("not measured, so raised by the largest that the recipe allows, +0.0100")
+        assert "was not measured: too few verification pictures" in caplog.text
+        caplog.clear()

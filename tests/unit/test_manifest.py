@@ -6,13 +6,15 @@ import copy
 import dataclasses
 import hashlib
 import json
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeface.errors import ModelIntegrityError, ModelNotFoundError, RecipeError
+from edgeface.errors import EngineIncompatibleError, ModelIntegrityError, ModelNotFoundError, RecipeError
 from edgeface.manifest import (
     ARCFACE_112,
     Manifest,
@@ -195,6 +197,7 @@ def test_a_model_file_is_held_against_its_checksum(tmp_path: Path) -> None:
     model = tmp_path / "tones.fp32.onnx"
     content = b"the weights"
     manifest = parse_manifest(changed("sha256", to=hashlib.sha256(content).hexdigest()), where="m.json")
+    manifest = replace(manifest, file=model.name, size=len(content))
     with pytest.raises(ModelNotFoundError, match="no such model file"):
         check_file(model, manifest)
     model.write_bytes(content)
@@ -202,6 +205,23 @@ def test_a_model_file_is_held_against_its_checksum(tmp_path: Path) -> None:
     for damaged in (content[:-1], content + b"\0", b"", b"The weights"):
         model.write_bytes(damaged)
         with pytest.raises(
-            ModelIntegrityError, match=rf"got {len(damaged)} bytes with sha256 .*fetch or build it again"
+            ModelIntegrityError, match=rf"got {len(damaged)} bytes.*fetch or build it again"
         ):
             check_file(model, manifest)
+
+
+def test_bytes_that_are_no_file_or_another_models_are_refused(
+    tmp_path: Path, embedder_manifest: Callable[..., Manifest]
+) -> None:
+    model = tmp_path / "tones.fp32.onnx"
+    os.mkfifo(model)
+    with pytest.raises(ModelIntegrityError, match="no regular file"):  # and does not wait for a writer
+        check_file(model, embedder_manifest())
+    model.unlink()
+    model.write_bytes(b"12345")
+    digest = hashlib.sha256(b"12345").hexdigest()
+    with pytest.raises(ModelIntegrityError, match="expected 6 bytes, got 5 bytes"):
+        check_file(model, embedder_manifest(sha256=digest, size=6))
+    for other in ("other.onnx", "../tones.fp32.onnx", f"tones.fp32.{'0' * 12}.onnx"):
+        with pytest.raises(EngineIncompatibleError, match="move both files together"):
+            check_file(model, embedder_manifest(sha256=digest, size=5, file=other))

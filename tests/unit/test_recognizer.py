@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 
 from edgeface import Decision, Detector, Embedder, FaceRecognizer, Gallery
 from edgeface.errors import ConfigurationError, EnrolmentError, InputError, ModelNotFoundError
-from edgeface.policy import Policy
+from edgeface.manifest import OperatingPoint, Thresholds
+from edgeface.policy import Policy, make_policy
+from edgeface.runtime.fake import FakeEngine
+from edgeface.runtime.reload import ReloadableEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,7 +21,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgeface.runtime.fake import FakeEngine
     from edgeface.types import ByteArray
 
 SPOT = 240
@@ -40,8 +43,6 @@ def recognizer(
 
     So a `tensor` of the crop is replaced by the mean level of the whole input, which `picture`'s seed changes.
     """
-    from edgeface.runtime.fake import FakeEngine
-
     random = np.random.default_rng(4).standard_normal((8, 256)).astype(np.float32)
 
     def respond(tensor: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
@@ -186,3 +187,55 @@ def test_a_model_that_is_not_there_names_the_command(empty_home: Path, tmp_path:
     # Nothing was made on the way to the error.
     assert not (tmp_path / "a.gallery").exists()
     assert not empty_home.exists()
+
+
+def raised(table: Thresholds, by: float) -> Thresholds:
+    return replace(table, points=tuple(replace(point, similarity=point.similarity + by) for point in table.points))
+
+
+TABLE = Thresholds(
+    "a table", 10**7, (OperatingPoint(1e-2, 0.3, 0.99), OperatingPoint(1e-4, 0.4, 0.98), OperatingPoint(1e-6, 0.6, 0.9))
+)
+
+
+@pytest.mark.parametrize("asked", [{"fmr": 1e-4}, {"fpir": 1e-4}, {"fmr": 1e-4, "margin": 0.07}, {"threshold": 0.35}])
+def test_the_policy_follows_the_engine_that_runs(
+    asked: dict[str, float], recognizer: FaceRecognizer, embedder_manifest: Callable[..., Any]
+) -> None:
+    old = embedder_manifest(thresholds=TABLE)
+    held = ReloadableEngine(FakeEngine(old, lambda tensor: {}))
+    embedder = Embedder(held)
+    made = FaceRecognizer(recognizer.detector, embedder, recognizer.gallery, make_policy(old, **asked))
+    before = made.policy
+    steeper = replace(raised(TABLE, 0.1), points=(TABLE.points[0], *raised(TABLE, 0.1).points[1:]))
+    held.exchange(FakeEngine(embedder_manifest(thresholds=steeper), lambda tensor: {}))
+    after = made.policy
+    assert after.threshold == pytest.approx(before.threshold + (0.0 if "threshold" in asked else 0.1))
+    if "margin" in asked:
+        assert after.margin == before.margin == 0.07
+    else:
+        assert after.margin == pytest.approx(before.margin + 0.05)  # the risen step is worth two factors of ten
+
+
+def test_more_templates_than_the_table_supports_do_not_end_recognition(
+    recognizer: FaceRecognizer, embedder_manifest: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = embedder_manifest(thresholds=TABLE)
+    policy = make_policy(manifest, fpir=2e-6)  # of two templates, not of three
+    embedder = Embedder(FakeEngine(manifest, recognizer.embedder.engine._respond))  # type: ignore[attr-defined]
+    made = FaceRecognizer(recognizer.detector, embedder, recognizer.gallery, policy)
+    photo = picture((80, 96), seed=1)
+    for name in ("ada", "bob"):
+        made.enroll(name, photo, force=True)
+    before = made.policy
+    assert (before.fpir, before.threshold) == (2e-6, pytest.approx(0.6))
+    with pytest.raises(ConfigurationError, match="higher fpir, enrol fewer templates, or measure a table of more"):
+        made.enroll("eve", photo, force=True)
+    recognizer.gallery.add("eve", recognizer.embedder.embed(photo, recognizer.detector.detect(photo).landmarks))
+    assert len(made.recognize(photo)) == 1
+    assert made.policy.threshold >= before.threshold
+    assert (made.policy.fmr, made.policy.fpir) == (pytest.approx(1e-6), pytest.approx(3e-6))
+    assert "Recognition goes on" in caplog.text
+    assert made.policy is made.policy  # made, and logged, once
+    made.gallery.remove("eve")
+    assert made.policy.fpir == 2e-6

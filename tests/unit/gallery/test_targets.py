@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from edgeface.errors import GalleryError, InputError
 from edgeface.gallery import Gallery
+from edgeface.gallery.care import check
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,3 +88,12 @@ def test_a_backup_that_somebody_has_open_is_kept(gallery: Gallery, path: Path, u
     gallery.backup(copy)
     with Gallery.open(copy, model_id=None) as opened:
         assert len(opened) == 0
+
+
+def test_a_path_that_is_not_utf8_is_a_path(tmp_path: Path, units: Draw) -> None:
+    path = tmp_path / os.fsdecode(b"t\xfcr #1?.gallery")
+    with Gallery.open(path, model_id="m", dimension=128) as made:
+        made.add("one", units(1)[0])
+        for _ in range(2):  # the second replaces the first
+            made.backup(tmp_path / os.fsdecode(b"\xff.backup"))
+    assert check(path).problems == []
