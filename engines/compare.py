@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeface.engines.compare_layers import Layer, Tally, layers_of, match, writers
+from edgeface.engines.compare_layers import Layer, layers_of, match, writers
 from edgeface.engines.intake import parse_network
 from edgeface.engines.judge import engine_run
 from edgeface.engines.pictures import Inputs, embedder_inputs, find_pictures, frame_inputs, split_pictures
 from edgeface.engines.prepare import prepare
 from edgeface.engines.replay import Replay
 from edgeface.engines.session import Runner
+from edgeface.engines.tally import Tally
 from edgeface.engines.verify import compare_embedders, unit
 from edgeface.engines.verify_detector import compare_detectors, decode
 from edgeface.errors import EngineIncompatibleError, InputError, ModelError
@@ -110,12 +111,12 @@ def compare(
     Returns:
         A document for `json`. ``preprocessing``: what differs, by key. ``layers``: a row each with ``input`` and
         ``output``: cosine, ``sqnr_db``, ``mean_error``, ``largest_error`` and ``rms`` in units of `a`, after each
-        channel was scaled to `a` (``gain_least``, ``gain_most``); ``own_db``, signal over error of the layer alone when
-        it reads what it reads in `a`, and ``channel_db``, the same of its worst ``channel``. ``first``: the first layer
-        with a channel beyond the limit; ``worst``: the one with the worst channel of all. A channel whose weights have
-        a wrong scale looks like an equalised one but for its bias: where that is near 0 the error shows in the layer
-        that reads it, so both name the layers before them, ``reads_from``. ``outputs``: with the preprocessing of `a`
-        for both; ``outputs_own``: each with its own, where colour, mean or std differ.
+        channel was brought to `a` (``gain_least``, ``gain_most``, ``shift``); ``own_db``, signal over error of the layer
+        alone when it reads what it reads in `a`, and ``channel_db``, the same of its worst ``channel``. ``first``: the
+        first layer with a channel beyond the limit; ``worst``: the one with the worst channel of all. A channel whose
+        weights have a wrong scale looks like an equalised one but for its bias: where that is near 0 the error shows in
+        the layer that reads it, so both name the layers before them, ``reads_from``. ``outputs``: with the
+        preprocessing of `a` for both; ``outputs_own``: each with its own, where colour, mean or std differ.
 
     Raises:
         ModelError: two architectures, or `a` itself gives NaN. InputError: too few pictures.
@@ -199,8 +200,8 @@ def _run_layers(
                 for tally, one, other in zip(both, mine, theirs, strict=True):
                     (tally.add if second else tally.fit)(values[0][one], values[1][other])
             if second:
-                gains = [both[0].gains() for both in tallies]
-                answers = replay.run([values[0][mine[0]] for mine in sides[0]], gains)
+                read = [both[0] for both in tallies]
+                answers = replay.run([values[0][mine[0]] for mine in sides[0]], read)
                 for tally, mine, answer in zip(own, sides[0], answers, strict=True):
                     tally.fit(values[0][mine[1]], answer)
             else:

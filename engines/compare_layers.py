@@ -1,26 +1,13 @@
-"""Layers of two networks: which belongs to which, and how far tensors of the second are from those of the first."""
+"""Layers of two networks: which belongs to which, and which feeds which."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from edgeface.engines import qdq
 from edgeface.engines.graph import WEIGHTED, Graph
 from edgeface.errors import ModelError
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Array = npt.NDArray[Any]
-    Sums = npt.NDArray[np.float64]
-
-#: Reported for tensors that are equal to the last digit: float32 itself ends near 150 dB.
-EQUAL_DB = 150.0
-#: A channel with less than this part of the strongest one's power is silent: its own error says nothing.
-SILENT = 1e-4
 #: What may stand between stored weights and the layer that multiplies with them.
 ON_WEIGHTS = ("DequantizeLinear", "QuantizeLinear", "Cast")
 
@@ -115,103 +102,3 @@ def writers(graph: Graph, layers: list[Layer], tensor: str) -> list[str]:
         elif name in makers:
             stack += makers[name].input
     return found
-
-
-class Tally:
-    """Sums over one tensor of both networks, in two passes: first `fit` for the gains, then `add` for the errors.
-
-    Equalisation multiplies the channels of a tensor by constants that the next layer divides by. So each channel of the
-    second network is first multiplied by the factor, at least 0, that brings it nearest to the first one's (least
-    squares). All errors are in units of the first network.
-
-    Args:
-        fixed: the factors are 1: nothing that rescaled the tensor could be made up for behind it.
-    """
-
-    def __init__(self, name: str, *, fixed: bool = False) -> None:
-        self.name = name
-        self._fixed = fixed
-        self.not_finite = 0
-        self._sums: Sums = np.zeros((3, 0))  # per channel: of a * a, a * b and b * b
-        self._absolute = self._largest = self._squared = 0.0
-        self._count = 0
-
-    def fit(self, a: Array, b: Array) -> None:
-        """Take (N, C, ...) values of both networks into the gains. Raises ModelError when these differ in shape."""
-        one, other = self._rows(a, b)
-        if not self._sums.shape[1]:
-            self._sums = np.zeros((3, one.shape[1]))
-        for at, (x, y) in enumerate(((one, one), (one, other), (other, other))):
-            self._sums[at] += np.einsum("ncp,ncp->c", x, y)
-
-    def add(self, a: Array, b: Array) -> None:
-        """Take the same values again, for the errors."""
-        one, other = self._rows(a, b)
-        error = np.abs(one - other * self.gains()[:, None])
-        self._absolute += float(error.sum())
-        self._squared += float((error**2).sum())
-        self._largest = max(self._largest, float(error.max(initial=0.0)))
-        self._count += error.size
-
-    def gains(self) -> Sums:
-        """(C,) factors for the second network's channels; 0 where a channel is dead or of opposite sign there."""
-        _, product, own = self._sums
-        if self._fixed:
-            return np.ones_like(own)
-        factors: Sums = np.maximum(np.divide(product, own, out=np.zeros_like(own), where=own > 0), 0.0)
-        return factors
-
-    def alone(self) -> dict[str, Any]:
-        """Signal over the error that is left after the gains, in dB: of all and of the worst channel, first pass."""
-        power, product, own = self._sums
-        if self.not_finite:
-            return {"own_db": None, "channel": None, "channel_db": None}
-        gains = self.gains()
-        left = np.maximum(power - 2 * gains * product + gains**2 * own, 0.0)
-        alive = np.flatnonzero(power > SILENT * float(power.max(initial=0.0)))
-        if not len(alive):
-            return {"own_db": EQUAL_DB, "channel": None, "channel_db": EQUAL_DB}
-        worst = int(alive[np.argmax(left[alive] / power[alive])])
-        return {
-            "own_db": _decibels(float(left.sum() / power.sum())),
-            "channel": worst,
-            "channel_db": _decibels(float(left[worst] / power[worst])),
-        }
-
-    def row(self) -> dict[str, Any]:
-        """Cosine, signal over error in dB, mean and largest error, range of gains; see `compare`."""
-        power, product, own = self._sums
-        total = float(power.sum())
-        if self.not_finite:
-            return {"not_finite_pictures": self.not_finite, "sqnr_db": None}
-        gains = self.gains()
-        scaled = float(np.sqrt((gains**2 * own).sum() * total))
-        noise = self._squared / max(total, 1e-300) if total or self._squared else 0.0
-        return {
-            "not_finite_pictures": 0,
-            "cosine": min(float((gains * product).sum()) / scaled, 1.0) if scaled else float(total == 0.0),
-            "sqnr_db": _decibels(noise),
-            "mean_error": self._absolute / max(self._count, 1),
-            "largest_error": self._largest,
-            "rms": (total / max(self._count, 1)) ** 0.5,
-            "gain_least": float(gains[own > 0].min(initial=np.inf)) if own.any() else None,
-            "gain_most": float(gains[own > 0].max(initial=0.0)) if own.any() else None,
-        }
-
-    def _rows(self, a: Array, b: Array) -> tuple[Array, Array]:
-        if a.shape != b.shape:
-            raise ModelError(
-                f"different architectures: {self.name} is of shape {a.shape} in A and {b.shape} in B for the same "
-                "pictures; give two versions of one network"
-            )
-        wide = [value.astype(np.float64).reshape(len(value), value.shape[1], -1) for value in (a, b)]
-        fine = [np.isfinite(value).all(axis=(1, 2)) for value in wide]
-        if not fine[0].all():
-            raise ModelError(f"A itself gives NaN or infinity at {self.name}: there is nothing to compare with")
-        self.not_finite += int((~fine[1]).sum())
-        return wide[0][fine[1]], wide[1][fine[1]]
-
-
-def _decibels(noise: float) -> float:
-    """Signal over error, of the share of error in the signal's power."""
-    return min(-10 * float(np.log10(max(noise, 1e-30))), EQUAL_DB)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from edgeface.engines.compare_layers import Layer
     from edgeface.engines.graph import Graph
+    from edgeface.engines.tally import Tally
 
     Array = npt.NDArray[Any]
 
@@ -59,17 +60,17 @@ class Replay:
         self._writes = [layer.writes for layer in layers]
         self._session = open_session(part.to_bytes(extra_outputs=self._writes), graph.name)
 
-    def run(self, inputs: Sequence[Array], gains: Sequence[npt.NDArray[np.float64]]) -> list[Array]:
+    def run(self, inputs: Sequence[Array], scales: Sequence[Tally]) -> list[Array]:
         """The layers' outputs.
 
         Args:
             inputs: for each layer (N, C, ...) values in units of another network.
-            gains: for each layer (C,) factors that brought its channels to those units: they are taken out again.
+            scales: for each layer what brought its input to those units: it is taken out again.
         """
         feeds = {}
-        for (name, kind), value, gain in zip(self._fed, inputs, gains, strict=True):
-            factor = np.divide(1.0, gain, out=np.zeros_like(gain), where=gain > 0)
-            scaled = value * factor.reshape(1, -1, *[1] * (value.ndim - 2))
+        for (name, kind), value, scale in zip(self._fed, inputs, scales, strict=True):
+            factor = np.divide(1.0, scale.gains, out=np.zeros_like(scale.gains), where=scale.gains > 0)
+            scaled = value * factor.reshape(1, -1, *[1] * (value.ndim - 2)) - scale.shift
             with np.errstate(over="ignore"):  # what is too large for FP16 is infinite there, too
                 feeds[name] = scaled.astype(kind)
         try:
