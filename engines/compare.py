@@ -111,12 +111,12 @@ def compare(
     Returns:
         A document for `json`. ``preprocessing``: what differs, by key. ``layers``: a row each with ``input`` and
         ``output``: cosine, ``sqnr_db``, ``mean_error``, ``largest_error`` and ``rms`` in units of `a`, after each
-        channel was brought to `a` (``gain_least``, ``gain_most``, ``shift``); ``own_db``, signal over error of the layer
-        alone when it reads what it reads in `a`, and ``channel_db``, the same of its worst ``channel``. ``first``: the
-        first layer with a channel beyond the limit; ``worst``: the one with the worst channel of all. A channel whose
-        weights have a wrong scale looks like an equalised one but for its bias: where that is near 0 the error shows in
-        the layer that reads it, so both name the layers before them, ``reads_from``. ``outputs``: with the
-        preprocessing of `a` for both; ``outputs_own``: each with its own, where colour, mean or std differ.
+        channel was brought to `a` (``gain_least``, ``gain_most``, ``shift``); ``own_db``, signal over error of the
+        layer alone when it reads what it reads in `a`, and ``channel_db``, the same of its worst ``channel``.
+        ``first``: the first layer with a channel beyond the limit; ``worst``: the one with the worst channel of all. A
+        channel whose weights have a wrong scale looks like an equalised one but for its bias: where that is near 0 the
+        error shows in the layer that reads it, so both name the layers before them, ``reads_from``. ``outputs``: with
+        the preprocessing of `a` for both; ``outputs_own``: each with its own, where colour, mean or std differ.
 
     Raises:
         ModelError: two architectures, or `a` itself gives NaN. InputError: too few pictures.

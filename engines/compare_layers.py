@@ -19,7 +19,7 @@ class Layer:
     Attributes:
         name, operator: of the node. weights: their shape.
         reads, writes: names of its tensors; what it reads is dequantised already.
-        precision: ``int8``, ``fp16`` or ``fp32``.
+        precision: ``int8``, or how the weights are stored: ``fp16`` or ``fp32``.
     """
 
     name: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 
+from edgeface.engines.graph import attribute
 from edgeface.engines.session import open_session
 from edgeface.errors import BuildError
 
@@ -33,7 +34,7 @@ class Replay:
         self._fed: list[tuple[str, type[np.generic]]] = []
         for layer in layers:
             node = reader = makers[layer.writes]
-            kind: type[np.generic] = np.float16 if layer.precision == "fp16" else np.float32
+            kind = _kind(graph, makers, node.input[1])
             steps = _quantiser(makers, layer.reads)
             if steps is not None:
                 kept |= {steps.name, makers[layer.reads].name}
@@ -87,3 +88,13 @@ def _quantiser(makers: dict[str, onnx.NodeProto], tensor: str) -> onnx.NodeProto
         return None
     steps = makers.get(back.input[0])
     return steps if steps is not None and steps.op_type == "QuantizeLinear" else None
+
+
+def _kind(graph: Graph, makers: dict[str, onnx.NodeProto], weights: str) -> type[np.generic]:
+    """The type that a layer computes in: that of its weights where it reads them."""
+    maker = makers.get(weights)
+    if maker is None:
+        return graph.constants[weights].dtype.type
+    if maker.op_type == "DequantizeLinear":
+        return graph.constants[maker.input[1]].dtype.type
+    return helper.tensor_dtype_to_np_dtype(attribute(maker, "to", TensorProto.FLOAT)).type
