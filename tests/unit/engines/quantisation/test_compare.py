@@ -13,13 +13,14 @@ import pytest
 from onnx import helper
 
 from edgeface.engines import compare as comparing
+from edgeface.engines.centre import centre
 from edgeface.engines.compare import Model, compare, open_model
 from edgeface.engines.equalize import equalize
 from edgeface.engines.graph import Graph
 from edgeface.engines.halve import halve
 from edgeface.engines.pictures import Inputs
 from edgeface.engines.prepare import prepare
-from edgeface.engines.quantize import finish, read_tensors
+from edgeface.engines.quantize import finish, output_means, read_tensors
 from edgeface.engines.ranges import collect
 from edgeface.errors import EdgefaceError, InputError, ModelError
 from edgeface.manifest import ARCFACE_112, Manifest, Preprocessing, manifest_path
@@ -28,6 +29,9 @@ from edgeface.runtime.fake import FakeEngine
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    Network = Callable[..., Graph]
+    Stored = Callable[..., Model]
 
 SIDE = 8
 FED = Preprocessing("rgb", (128.0,) * 3, (64.0,) * 3)
@@ -49,7 +53,7 @@ def crops(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> Callable[..., Model]:
+def stored(tmp_path: Path) -> Stored:
     """`stored(name, content, key=value)`: a model file with its manifest, opened; changes are of the manifest."""
 
     def make(name: str, given: Graph | bytes, **changes: Any) -> Model:
@@ -71,13 +75,16 @@ def stored(tmp_path: Path) -> Callable[..., Model]:
 
 
 def quantised(graph: Graph) -> Graph:
-    """INT8 as `edgeface build` makes it: equalised, with Q/DQ, biases corrected."""
+    """INT8 as `edgeface build` makes it: equalised, tensors of one sign centred, with Q/DQ, biases corrected."""
     graph = prepare(graph)
     pictures = Inputs(pixels(5, 64), FED)
     names = read_tensors(graph)
     equal, _ = equalize(graph, {name: item.maxima for name, item in collect(graph, pictures, names).items()})
-    ranges = {name: item.range("max") for name, item in collect(equal, pictures, names).items()}
-    return finish(equal, pictures, [node.name for node in graph.weighted()], ranges)
+    bounds = {name: item.bounds("max") for name, item in collect(equal, pictures, names).items()}
+    layers = [node.name for node in graph.weighted()]
+    centred, ranges, taken = centre(equal, layers, bounds)
+    means = {name: mean - taken.get(name, 0.0) for name, mean in output_means(equal, pictures).items()}
+    return finish(centred, pictures, layers, ranges, means)
 
 
 def layer_names(graph: Graph) -> list[str]:
@@ -93,9 +100,7 @@ def weight_scale(graph: Graph, layer: str) -> Any:
     return graph.constants[back.input[1]]
 
 
-def test_a_network_does_not_differ_from_itself(
-    network: Callable[..., Graph], stored: Callable[..., Model], crops: Path
-) -> None:
+def test_a_network_does_not_differ_from_itself(network: Network, stored: Stored, crops: Path) -> None:
     found = compare(stored("a", network()), stored("b", network()), crops)
     assert (found["first"], found["worst"], found["preprocessing"]) == (None, None, [])
     assert found["matched_by"] == "name"
@@ -106,9 +111,7 @@ def test_a_network_does_not_differ_from_itself(
     assert "outputs_own" not in found
 
 
-def test_equalisation_alone_is_no_difference(
-    network: Callable[..., Graph], stored: Callable[..., Model], crops: Path
-) -> None:
+def test_equalisation_alone_is_no_difference(network: Network, stored: Stored, crops: Path) -> None:
     graph = prepare(network())
     pictures = Inputs(pixels(5, 64), FED)
     equal, _ = equalize(graph, {n: item.maxima for n, item in collect(graph, pictures, read_tensors(graph)).items()})
@@ -118,9 +121,20 @@ def test_equalisation_alone_is_no_difference(
     assert found["outputs"]["cosine_min"] > 0.999999
 
 
-def test_honest_int8_has_no_layer_beyond_the_limit(
-    network: Callable[..., Graph], stored: Callable[..., Model], crops: Path
-) -> None:
+def test_a_tensor_in_the_middle_of_its_range_is_no_difference(network: Network, stored: Stored, crops: Path) -> None:
+    graph = prepare(network(clips=False))
+    names = read_tensors(graph)
+    bounds = {name: item.bounds("max") for name, item in collect(graph, Inputs(pixels(5, 64), FED), names).items()}
+    moved, _, taken = centre(graph, layer_names(network(clips=False)), bounds)
+    found = compare(stored("a", network(clips=False)), stored("b", moved), crops)
+    assert taken, "a convolution gives other values than before"
+    shifts = {row["layer"]: row["output"]["shift"] for row in found["layers"] if row["output"]["shift"]}
+    assert sorted(shifts.values()) == pytest.approx(sorted(taken.values()), rel=1e-4)
+    assert found["worst"] is None
+    assert found["outputs"]["cosine_min"] > 0.999999
+
+
+def test_honest_int8_has_no_layer_beyond_the_limit(network: Network, stored: Stored, crops: Path) -> None:
     found = compare(stored("a", network()), stored("b", quantised(network())), crops)
     assert found["first"] is None
     assert found["worst"]["channel_db"] < 60
@@ -138,10 +152,9 @@ def with_biases(graph: Graph) -> Graph:
     return graph
 
 
-@pytest.mark.parametrize("position", [0, 6])
-@pytest.mark.parametrize("factor", [0.5, 4.0])
+@pytest.mark.parametrize(("position", "factor"), [(0, 0.5), (0, 4.0), (2, 0.5), (2, 4.0), (6, 4.0)])
 def test_a_broken_weight_scale_of_one_channel_is_named(
-    network: Callable[..., Graph], stored: Callable[..., Model], crops: Path, position: int, factor: float
+    network: Network, stored: Stored, crops: Path, position: int, factor: float
 ) -> None:
     graph = quantised(with_biases(network()))
     layer = layer_names(network())[position]
@@ -153,7 +166,7 @@ def test_a_broken_weight_scale_of_one_channel_is_named(
 @pytest.mark.parametrize("position", range(6))
 @pytest.mark.parametrize("factor", [0.5, 4.0])
 def test_broken_weight_scales_of_a_layer_are_named_there_or_where_they_are_read(
-    network: Callable[..., Graph], stored: Callable[..., Model], crops: Path, position: int, factor: float
+    network: Network, stored: Stored, crops: Path, position: int, factor: float
 ) -> None:
     """With biases near 0 a wrong factor is told from equalisation by the next layer alone."""
     graph = quantised(network())
@@ -163,9 +176,7 @@ def test_broken_weight_scales_of_a_layer_are_named_there_or_where_they_are_read(
     assert layer in (first["layer"], *first["reads_from"])
 
 
-def test_a_range_that_is_too_small_is_named(
-    network: Callable[..., Graph], stored: Callable[..., Model], crops: Path
-) -> None:
+def test_a_range_that_is_too_small_is_named(network: Network, stored: Stored, crops: Path) -> None:
     graph = quantised(network())
     layer = layer_names(network())[3]
     node = next(node for node in graph.nodes if node.name == layer)
@@ -179,9 +190,7 @@ def test_a_range_that_is_too_small_is_named(
     assert row["input"]["sqnr_db"] < 15, "it is what the layer reads that is wrong"
 
 
-def test_a_swapped_colour_order_is_preprocessing(
-    network: Callable[..., Graph], stored: Callable[..., Model], crops: Path
-) -> None:
+def test_a_swapped_colour_order_is_preprocessing(network: Network, stored: Stored, crops: Path) -> None:
     swapped = replace(FED, color="bgr")
     found = compare(stored("a", network()), stored("b", network(), preprocessing=swapped), crops)
     assert found["preprocessing"] == [{"key": "color", "a": "rgb", "b": "bgr"}]
@@ -190,7 +199,7 @@ def test_a_swapped_colour_order_is_preprocessing(
     assert found["outputs_own"]["cosine_mean"] < 0.99
 
 
-def test_an_overflow_of_fp16_is_named(maker: type[Any], stored: Callable[..., Model], crops: Path) -> None:
+def test_an_overflow_of_fp16_is_named(maker: type[Any], stored: Stored, crops: Path) -> None:
     make = maker(size=SIDE)
     x = make.node("Relu", make.conv("in", 3, 4))
     wide = make.node("Conv", x, make.constant(np.full((4, 4, 1, 1), 6e4)))
@@ -206,9 +215,7 @@ def test_an_overflow_of_fp16_is_named(maker: type[Any], stored: Callable[..., Mo
         compare(stored("b", halve(prepare(graph))), stored("a", graph), crops)
 
 
-def test_renamed_layers_are_matched_by_order(
-    network: Callable[..., Graph], stored: Callable[..., Model], crops: Path
-) -> None:
+def test_renamed_layers_are_matched_by_order(network: Network, stored: Stored, crops: Path) -> None:
     other = network()
     for number, node in enumerate(other.nodes):
         node.name = f"renamed_{number}"
@@ -218,9 +225,7 @@ def test_renamed_layers_are_matched_by_order(
     assert all(row["layer_b"].startswith("renamed_") for row in found["layers"])
 
 
-def test_different_architectures_are_refused(
-    network: Callable[..., Graph], maker: type[Any], stored: Callable[..., Model], crops: Path
-) -> None:
+def test_different_architectures_are_refused(network: Network, maker: type[Any], stored: Stored, crops: Path) -> None:
     make = maker(size=SIDE)
     x = make.conv("in", 3, 5, kernel=3)
     make.nodes.append(helper.make_node("Flatten", [x], ["flat"], name="flatten"))
@@ -236,9 +241,7 @@ def test_different_architectures_are_refused(
         compare(one, replace(one, manifest=replace(one.manifest, kind="detector")), crops)
 
 
-def test_same_weights_but_other_strides_are_refused(
-    maker: type[Any], stored: Callable[..., Model], crops: Path
-) -> None:
+def test_same_weights_but_other_strides_are_refused(maker: type[Any], stored: Stored, crops: Path) -> None:
     def made(strides: list[int]) -> Graph:
         make = maker(size=SIDE)
         x = make.node("Conv", "in", make.constant(np.ones((4, 3, 1, 1))), strides=strides)
@@ -250,9 +253,7 @@ def test_same_weights_but_other_strides_are_refused(
         compare(stored("a", made([1, 1])), stored("b", made([2, 2])), crops)
 
 
-def test_a_fixed_batch_and_a_last_part_that_is_smaller(
-    maker: type[Any], stored: Callable[..., Model], crops: Path
-) -> None:
+def test_a_fixed_batch_and_a_last_part_that_is_smaller(maker: type[Any], stored: Stored, crops: Path) -> None:
     def made(batch: int | str) -> Graph:
         make = maker(size=SIDE)
         make.nodes.append(helper.make_node("Flatten", [make.conv("in", 3, 4)], ["flat"], name="flatten"))
@@ -264,7 +265,7 @@ def test_a_fixed_batch_and_a_last_part_that_is_smaller(
 
 
 def test_of_a_plan_only_outputs_are_compared(
-    network: Callable[..., Graph], stored: Callable[..., Model], crops: Path, tmp_path: Path,
+    network: Network, stored: Stored, crops: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     one = stored("a", network())
@@ -289,7 +290,7 @@ def test_of_a_plan_only_outputs_are_compared(
     assert compare(one, plan, crops)["outputs"] == {"not_finite": ["embedding"]}
 
 
-def test_files_that_will_not_do(network: Callable[..., Graph], stored: Callable[..., Model], crops: Path) -> None:
+def test_files_that_will_not_do(network: Network, stored: Stored, crops: Path) -> None:
     with pytest.raises(ModelError, match="not an ONNX file"):
         stored("text", b"this is no network")
     broken = quantised(network())
@@ -302,9 +303,7 @@ def test_files_that_will_not_do(network: Callable[..., Graph], stored: Callable[
         stored("named", network(), input_name="data")
 
 
-def test_pictures_that_will_not_do(
-    network: Callable[..., Graph], stored: Callable[..., Model], crops: Path, tmp_path: Path
-) -> None:
+def test_pictures_that_will_not_do(network: Network, stored: Stored, crops: Path, tmp_path: Path) -> None:
     one = stored("a", network())
     for path in sorted(crops.iterdir())[5:]:
         path.unlink()
@@ -315,7 +314,7 @@ def test_pictures_that_will_not_do(
         compare(one, one, tmp_path / "absent")
 
 
-def test_a_liveness_model_is_refused(network: Callable[..., Graph], tmp_path: Path) -> None:
+def test_a_liveness_model_is_refused(network: Network, tmp_path: Path) -> None:
     content = network().to_bytes()
     path = tmp_path / "pad.onnx"
     path.write_bytes(content)
