@@ -104,13 +104,17 @@ class EmbedderJudge:
 
     @staticmethod
     def error(reference: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> float:
-        """Mean and 99th percentile of 1 - cosine, added: what ranges are chosen by."""
+        """Mean and 95th percentile of 1 - cosine, added: what ranges are chosen by.
+
+        The 99th percentile of a hundred pictures is one picture: it chose SFace's largest values, 0.9981 on others,
+        where percentiles gave 0.9983.
+        """
         a, b = reference["embedding"].astype(np.float64), outputs["embedding"].astype(np.float64)
         if not np.isfinite(b).all():
             return float("inf")
         norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         distance = 1.0 - (a * b).sum(axis=1) / np.maximum(norms, 1e-30)
-        return float(distance.mean() + np.percentile(distance, 99))
+        return float(distance.mean() + np.percentile(distance, 95))
 
 
 class DetectorJudge:
