@@ -30,6 +30,8 @@ A message says what failed, what was expected and what was got, and what to do.
 
 from __future__ import annotations
 
+import functools
+
 
 class EdgefaceError(Exception):
     """Base of every error that edgeface raises on purpose."""
@@ -137,6 +139,11 @@ class EnrolmentError(EdgefaceError):
         self.reason = reason
         self.value = value
         self.limit = limit
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        # Exceptions are pickled by their positional arguments alone. Without this a process pool whose worker refuses a
+        # photograph would hang or break while it reads the error.
+        return functools.partial(type(self), reason=self.reason, value=self.value, limit=self.limit), self.args
 
 
 class ClosedError(EdgefaceError):

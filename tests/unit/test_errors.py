@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 
 import pytest
@@ -53,3 +55,16 @@ def test_a_refused_photograph_has_a_reason() -> None:
     error = errors.EnrolmentError("photograph 1: expected one face, got none", reason="no_face")
     assert error.reason == "no_face"
     assert str(error) == "photograph 1: expected one face, got none"
+
+
+EVERY = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+
+
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
+def test_errors_pass_between_processes(kind: type[Exception]) -> None:
+    given = {"reason": "too_small", "value": 20.0, "limit": 50.0} if kind is errors.EnrolmentError else {}
+    error = kind("said so", **given)
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301  # our own bytes
+        assert type(again) is kind
+        assert str(again) == "said so"
+        assert vars(again) == given
