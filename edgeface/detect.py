@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class Detector:
         if not isinstance(max_side_px, int) or not GRID <= max_side_px <= 8192:
             raise InputError(f"max_side_px: expected a whole number from {GRID} to 8192, got {max_side_px!r}")
         for name, value in (("min_score", min_score), ("max_overlap", max_overlap)):
-            if not 0.0 < value < 1.0:
+            if not (isinstance(value, Real) and 0.0 < value < 1.0):
                 raise InputError(f"{name}: expected a number between 0 and 1, got {value!r}")
         if not isinstance(max_faces, int) or max_faces < 1:
             raise InputError(f"max_faces: expected a whole number of at least 1, got {max_faces!r}")

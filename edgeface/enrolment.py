@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,7 +58,7 @@ class EnrolmentLimits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and not abs(value) < 1e6:
+            if value is not None and not (isinstance(value, Real) and abs(float(value)) < 1e6):
                 raise InputError(f"EnrolmentLimits.{name}: expected a number, got {value!r}")
 
 

@@ -6,6 +6,7 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from edgeface.errors import ConfigurationError, InputError
@@ -88,15 +89,15 @@ def make_policy(
     """
     if sum(given is not None for given in (fmr, fpir, threshold)) > 1:
         raise InputError("fmr, fpir, threshold: expected one of them, got several")
-    if margin is not None and not 0.0 <= margin <= 2.0:
+    if margin is not None and not (isinstance(margin, Real) and 0.0 <= margin <= 2.0):
         raise InputError(f"margin: expected a difference of similarities from 0 to 2, got {margin!r}")
     if threshold is not None:
-        if not -1.0 <= threshold <= 1.0:
+        if not (isinstance(threshold, Real) and -1.0 <= threshold <= 1.0):
             raise InputError(f"threshold: expected a similarity from -1 to 1, got {threshold!r}")
         table = manifest.thresholds
         return Policy(threshold, _margin(table, threshold) if margin is None else margin, None, "chosen by the caller")
     if fpir is not None:
-        if not 0.0 < fpir < 1.0:
+        if not (isinstance(fpir, Real) and 0.0 < fpir < 1.0):
             raise InputError(f"fpir: expected a rate between 0 and 1, got {fpir!r}")
         if enrolled < 0:
             raise InputError(f"enrolled: expected a number of templates, got {enrolled!r}")
@@ -104,7 +105,7 @@ def make_policy(
         if manifest.thresholds is not None:  # few templates: the table's highest rate is stricter than what was asked
             fmr = min(fmr, manifest.thresholds.points[0].sure_fmr)
     fmr = DEFAULT_FMR if fmr is None else fmr
-    if not 0.0 < fmr < 1.0:
+    if not (isinstance(fmr, Real) and 0.0 < fmr < 1.0):
         raise InputError(f"fmr: expected a rate between 0 and 1, got {fmr!r}")
     if manifest.thresholds is None:
         raise ConfigurationError(

@@ -109,9 +109,10 @@ def test_forcing_enrols_and_logs(
         opened.enroll("bob", np.full((200, 200, 3), 90, np.uint8), force=True)
 
 
-def test_limits_are_numbers() -> None:
-    with pytest.raises(InputError, match="min_size_px"):
-        EnrolmentLimits(min_size_px=float("nan"))
+@pytest.mark.parametrize("given", [float("nan"), "50"])
+def test_limits_are_numbers(given: Any) -> None:
+    with pytest.raises(InputError, match="min_size_px: expected a number"):
+        EnrolmentLimits(min_size_px=given)
 
 
 def test_a_stranger_is_not_added_to_a_name_in_a_large_gallery(

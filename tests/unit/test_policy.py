@@ -135,6 +135,7 @@ def test_without_a_measurement_there_is_no_default(embedder_manifest: Callable[.
         {"fmr": 1e-3, "threshold": 0.4}, {"fmr": 0.0}, {"fmr": 1.0}, {"fmr": -1e-3}, {"fmr": math.nan},
         {"threshold": 1.01}, {"threshold": -1.01}, {"threshold": math.nan}, {"threshold": math.inf},
         {"margin": -0.01}, {"margin": 2.01}, {"margin": math.nan},
+        {"fmr": "1e-4"}, {"fpir": "1e-3"}, {"threshold": "0.4"}, {"margin": "0.05"},  # as a settings file gives them
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(options: dict[str, Any], embedder_manifest: Callable[..., Manifest]) -> None:
