@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,11 +33,19 @@ def check_frame(frame: Any) -> ByteArray:
         InputError: anything else; the message names what was expected and got, and the usual mend.
     """
     if not isinstance(frame, np.ndarray):
-        hint = "; cv2.imread returns None for a file that it cannot read" if frame is None else ""
+        hint = ""
+        if frame is None:
+            hint = "; cv2.imread returns None for a file that it cannot read"
+        elif isinstance(frame, (str, os.PathLike)):
+            hint = "; read a photograph with edgeface.photos.read_photo(path)"
         raise InputError(f"frame: expected {EXPECTED}, got {type(frame).__name__}{hint}")
     got = f"shape {frame.shape}, dtype {frame.dtype}"
     if frame.dtype != np.uint8:
-        hint = "; scale to 0..255 and convert with .astype(np.uint8)" if frame.dtype.kind == "f" else ""
+        hint = ""
+        if frame.dtype.kind == "f":
+            hint = "; scale to 0..255 and convert with .astype(np.uint8)"
+        elif frame.dtype == np.uint16:
+            hint = "; keep the upper 8 of 16 bits with (frame >> 8).astype(np.uint8)"
         raise InputError(f"frame: expected {EXPECTED}, got {got}{hint}")
     if frame.ndim != 3 or frame.shape[2] != 3:
         hint = ""
@@ -44,12 +53,15 @@ def check_frame(frame: Any) -> ByteArray:
             hint = "; for a grey picture use cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
         elif frame.ndim == 3 and frame.shape[2] == 4:
             hint = "; drop the alpha channel with frame[:, :, :3]"
+        elif frame.ndim == 3 and frame.shape[0] == 3:
+            hint = "; put the channels last with frame.transpose(1, 2, 0)"
         elif frame.ndim == 4:
             hint = "; give one frame at a time"
         raise InputError(f"frame: expected {EXPECTED}, got {got}{hint}")
     height, width = frame.shape[:2]
     if not (MIN_PX <= height <= MAX_PX and MIN_PX <= width <= MAX_PX):
-        raise InputError(f"frame: expected {EXPECTED}, got {got}")
+        hint = "; shrink it first" if max(height, width) > MAX_PX else ""
+        raise InputError(f"frame: expected {EXPECTED}, got {got}{hint}")
     if frame.strides[2] != 1 or frame.strides[1] != 3 or frame.strides[0] < 0:
         return np.ascontiguousarray(frame)
     return frame

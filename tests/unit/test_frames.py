@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,17 @@ FRAME = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
     [
         (None, "got NoneType; cv2.imread returns None"),
         ([[1, 2, 3]], "got list"),
-        ("photo.jpg", "got str"),
+        ("photo.jpg", r"got str; read a photograph with edgeface\.photos\.read_photo"),
+        (Path("photo.jpg"), r"got PosixPath; read a photograph with edgeface\.photos\.read_photo"),
         (FRAME[:, :, 0], "use cv2.cvtColor"),
         (FRAME[:, :, :1], r"got shape \(48, 64, 1\)"),
         (np.dstack([FRAME, FRAME[:, :, :1]]), r"drop the alpha channel with frame\[:, :, :3\]"),
         (FRAME[None], "give one frame at a time"),
+        (FRAME.transpose(2, 0, 1), r"shape \(3, 48, 64\), dtype uint8; put the channels last"),
         (FRAME.astype(np.float32) / 255, r"got shape \(48, 64, 3\), dtype float32; scale to 0..255"),
         (FRAME.astype(np.float64), "dtype float64; scale"),
         (FRAME.astype(np.int16), "dtype int16"),
-        (FRAME.astype(np.uint16), "dtype uint16"),
+        (FRAME.astype(np.uint16), r"dtype uint16; keep the upper 8 of 16 bits with \(frame >> 8\)\.astype"),
         (FRAME > 3, "dtype bool"),
         (np.array([[["a"] * 3] * 64] * 64), "dtype <U1"),
         (FRAME.astype(object), "dtype object"),
@@ -37,7 +40,7 @@ FRAME = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
         (np.empty((0,), np.uint8), r"shape \(0,\)"),
         (FRAME[:31], "sides of 32 to 8192 px"),
         (FRAME[:, :31], r"shape \(48, 31, 3\)"),
-        (np.broadcast_to(np.uint8(0), (8193, 64, 3)), r"shape \(8193, 64, 3\)"),
+        (np.broadcast_to(np.uint8(0), (8193, 64, 3)), r"shape \(8193, 64, 3\), dtype uint8; shrink it first"),
         (np.broadcast_to(np.uint8(0), (1 << 40, 1 << 20, 3)), "expected"),
     ],
 )
