@@ -39,14 +39,14 @@ class Person:
 
 
 def check_name(where: str, given: object) -> str:
-    """The name in NFC. Raises InputError when it is not 1 to 200 characters of text without control
-    characters.
-    """
+    """The name in NFC. Raises InputError when it is not 1 to 200 characters without control characters, or is blank."""
     if not isinstance(given, str):
         raise InputError(f"{where}: expected a name as str, got {type(given).__name__}")
     name = unicodedata.normalize("NFC", given)
-    if not 1 <= len(name) <= NAME_LIMIT or not name.strip():
+    if not 1 <= len(name) <= NAME_LIMIT:
         raise InputError(f"{where}: expected a name of 1 to {NAME_LIMIT} characters, got {len(name)}")
+    if not name.strip():
+        raise InputError(f"{where}: expected a name, got {name!r}: blanks only")
     # Cc control, Cs half of a surrogate pair (cannot be stored as UTF-8), Zl and Zp line breaks.
     for character in name:
         if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
