@@ -137,8 +137,8 @@ class FaceRecognizer:
                 options["liveness"] = {"runtime": "auto" if is_file(liveness) else "onnxruntime", "threads": threads}
             stage = Stage(models, options, owned)
             detecting, embedding = stage.engines["detector"], stage.engines["embedder"]
+            embed = Embedder(embedding)  # first: of a model of another kind this says so
             policy = make_policy(embedding.manifest, fmr=fmr, fpir=fpir, threshold=threshold, margin=margin)
-            embed = Embedder(embedding)
             alive = None if liveness is None else proven(LivenessDetector(stage.engines["liveness"]))
             store = Gallery.open(gallery, model_id=embed.model_id, dimension=embed.dimension, key=key)
             people = owned.enter_context(store)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgeface import Decision, Detector, FaceRecognizer, align_faces
-from edgeface.errors import ClosedError, EnrolmentError, GalleryMismatchError, InputError
+from edgeface.errors import ClosedError, ConfigurationError, EnrolmentError, GalleryMismatchError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -266,6 +266,11 @@ def test_a_gallery_of_another_model_is_refused_with_both_names(with_models: Path
         pass
     with pytest.raises(GalleryMismatchError, match="other@123/int8"):
         FaceRecognizer.open(tmp_path / "g")
+
+
+def test_a_model_of_another_kind_is_refused_by_what_it_is(with_models: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="yunet: expected an embedder, got kind 'detector'"):
+        FaceRecognizer.open(tmp_path / "a.gallery", embedder="yunet")
 
 
 def test_precision_of_the_frame_does_not_depend_on_threads(with_models: Path, tmp_path: Path, photos: Photos) -> None:
