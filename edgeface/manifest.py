@@ -31,6 +31,7 @@ KINDS = ("detector", "embedder", "liveness")
 #: The one output of the kinds that have a fixed input size; the outputs of a detector follow from its head.
 NEEDS = {"embedder": ("an embedder", "embedding"), "liveness": ("a liveness model", "scores")}
 Precision = Literal["fp32", "fp16", "mixed", "int8"]
+PRECISIONS = ("fp32", "fp16", "mixed", "int8")
 
 #: Five points of a 112x112 crop in which faces stand for ArcFace-style embedders, (x, y) in pixels: eyes, nose
 #: tip, corners of the mouth, viewer's left first. Source: Deng et al., ArcFace (2019), reference implementation.
@@ -227,7 +228,7 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
         sha256=read.sha256("sha256"),
         size=read.integer("size", low=1),
         kind=cast("Kind", kind),
-        precision=cast("Precision", read.choice("precision", ("fp32", "fp16", "mixed", "int8"))),
+        precision=cast("Precision", read.choice("precision", PRECISIONS)),
         runtime=read.choice("runtime", ("onnxruntime", "tensorrt", "tensorrt-rtx")),
         licence=read.text("licence"),
         source=read.text("source"),

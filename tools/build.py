@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeface.errors import GateError
-from edgeface.tools.output import PRECISIONS, RecipeName, json_option, print_json, print_table, progress_bar
+from edgeface.manifest import PRECISIONS
+from edgeface.tools.output import RecipeName, json_option, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

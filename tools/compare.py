@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeface.manifest import PRECISIONS
 from edgeface.tools.output import (
     MODEL_FILES,
-    PRECISIONS,
     RecipeName,
     json_option,
     not_nan,

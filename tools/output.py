@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import numpy as np
 
+from edgeface.manifest import PRECISIONS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -41,7 +43,6 @@ liveness_option = click.option(
     help="Your own liveness model: its recipe's name after `edgeface models fetch`, or its file. None is shipped.",
 )
 MODEL_FILES = (".onnx", ".plan")
-PRECISIONS = ("fp32", "fp16", "mixed", "int8")
 
 precision_option = click.option(
     "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of models given by name."

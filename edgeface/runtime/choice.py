@@ -16,7 +16,7 @@ from edgeface.errors import (
     ModelNotFoundError,
 )
 from edgeface.home import engine_path, model_path
-from edgeface.manifest import is_stored, read_manifest
+from edgeface.manifest import PRECISIONS, is_stored, read_manifest
 from edgeface.runtime.board import read_board
 from edgeface.runtime.engine import load_engine, prepares_frames
 
@@ -72,13 +72,15 @@ def choose(
         prepare, frame_size: where frames become the input of a TensorRT engine, as for `load_engine`.
 
     Raises:
-        InputError: `runtime` is none of these, or the name of the model is empty.
+        InputError: `runtime` or `precision` is none of those there are, or the name of the model is empty.
         ModelNotFoundError: there is no such model, or no engine of it with ``tensorrt``.
         ConfigurationError: a model file for another runtime than the one asked for.
         Also all errors of `load_engine`.
     """
     if runtime not in RUNTIMES:
         raise InputError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     if isinstance(model, str) and not model.strip():
         raise InputError(f"model: expected a recipe's name or the path of a model file, got {model!r}")
     options = {"prepare": prepare, "frame_size": frame_size}

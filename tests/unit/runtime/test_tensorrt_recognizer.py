@@ -124,9 +124,11 @@ def test_tensorrt_asked_for_takes_nothing_else(
         FaceRecognizer.open(tmp_path / "a.gallery", runtime="tensorrt")
 
 
-def test_a_runtime_that_is_none(tmp_path: Path) -> None:
+def test_a_runtime_or_precision_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="runtime: expected one of auto, tensorrt, onnxruntime, got 'cuda'"):
         FaceRecognizer.open(tmp_path / "a.gallery", runtime="cuda")
+    with pytest.raises(InputError, match="precision: expected one of fp32, fp16, mixed, int8, got 'int4'"):
+        FaceRecognizer.open(tmp_path / "a.gallery", precision="int4")
 
 
 def test_a_failure_of_the_second_engine_closes_the_first(jetson: Jetson, engines: Path, tmp_path: Path) -> None:
