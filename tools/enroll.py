@@ -15,6 +15,7 @@ from edgeface.tools.output import (
     decision_options,
     gallery_option,
     json_option,
+    key_option,
     model_options,
     not_nan,
     print_json,
@@ -51,6 +52,7 @@ def limit_options(function: F) -> F:
 @click.option("--camera", default=None, metavar="SOURCE",
               help="Take the photographs from this camera, file or address, with hints for the person.")  # fmt: skip
 @gallery_option
+@key_option
 @model_options
 @decision_options
 @limit_options

@@ -9,19 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeface.errors import EdgefaceError
-from edgeface.tools.output import PersonName, gallery_option, json_option, print_json, print_table
+from edgeface.tools.output import PersonName, gallery_option, json_option, key_option, print_json, print_table
 
 if TYPE_CHECKING:
     from edgeface.gallery import Gallery
 
-
-key_option = click.option(
-    "--key-file",
-    "key_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar="EDGEFACE_GALLERY_KEY_FILE",
-    help="The key of an encrypted gallery (or set EDGEFACE_GALLERY_KEY_FILE).",
-)
 
 
 @click.group("gallery")

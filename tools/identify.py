@@ -13,6 +13,7 @@ from edgeface.tools.output import (
     describe_rate,
     gallery_option,
     json_option,
+    key_option,
     liveness_option,
     model_options,
     print_json,
@@ -24,6 +25,7 @@ from edgeface.tools.session import Photos, open_recognizer
 @click.command("identify")
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...", type=click.Path(path_type=Path))
 @gallery_option
+@key_option
 @model_options
 @decision_options
 @liveness_option

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import numpy as np
 
+from edgeface.errors import InputError
+from edgeface.gallery import check_name
 from edgeface.manifest import PRECISIONS
 
 if TYPE_CHECKING:
@@ -34,8 +36,13 @@ gallery_option = click.option(
     required=True,
     help="The gallery file (or set EDGEFACE_GALLERY).",
 )
-
-
+key_option = click.option(
+    "--key-file",
+    "key_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="EDGEFACE_GALLERY_KEY_FILE",
+    help="The key of an encrypted gallery (or set EDGEFACE_GALLERY_KEY_FILE).",
+)
 liveness_option = click.option(
     "--liveness",
     default=None,
@@ -57,14 +64,15 @@ def not_nan(context: click.Context, option: click.Parameter, value: float | None
 
 
 class PersonName(click.types.StringParamType):
-    """A person's name: not empty."""
+    """A person's name, as the gallery takes it."""
 
     name = "name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not str(value).strip():
-            self.fail("expected a name, got an empty text", param, ctx)
-        return str(value)
+        try:
+            return check_name("person", value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
 
 
 class RecipeName(click.types.StringParamType):

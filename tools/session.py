@@ -39,12 +39,15 @@ def fetch_if_default(*models: str, runtime: str = "auto") -> None:
 
 
 def open_recognizer(gallery: Path, options: dict[str, Any]) -> FaceRecognizer:
-    """A recogniser from the options that `model_options` and `decision_options` gave."""
+    """A recogniser from the options that `model_options`, `decision_options` and `key_option` gave."""
     from edgeface import FaceRecognizer
+    from edgeface.gallery import key_from_file
 
     if options.get("precision", "fp32") == "fp32":
         fetch_if_default(options["detector"], options["embedder"], runtime=options.get("runtime", "auto"))
-    return FaceRecognizer.open(gallery, **options)
+    given = dict(options)
+    key_file = given.pop("key_file", None)
+    return FaceRecognizer.open(gallery, key=None if key_file is None else key_from_file(key_file), **given)
 
 
 def open_engine(model: str, precision: str, threads: int | None) -> Engine:

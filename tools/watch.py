@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeface.errors import EdgefaceError
-from edgeface.tools.output import decision_options, gallery_option, liveness_option, model_options, not_nan
+from edgeface.tools.output import (
+    decision_options,
+    gallery_option,
+    key_option,
+    liveness_option,
+    model_options,
+    not_nan,
+)
 from edgeface.tools.session import open_recognizer
 
 if TYPE_CHECKING:
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 @click.command("watch")
 @click.argument("source", envvar="EDGEFACE_CAMERA")
 @gallery_option
+@key_option
 @model_options
 @decision_options
 @liveness_option

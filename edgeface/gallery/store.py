@@ -98,7 +98,9 @@ class Store:
         proof = self.setting("key_proof")
         if cipher is None:
             if proof is not None:
-                raise GalleryKeyError(f"{self.path}: is encrypted; open it with `key=` (docs/security.md)")
+                raise GalleryKeyError(
+                    f"{self.path}: is encrypted; give its key: `key=` in Python, --key-file on the command line"
+                )
             return None
         vault = Vault(cipher, self.gallery_id, self.model_id)
         if proof is None:

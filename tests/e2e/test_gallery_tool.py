@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from edgeface.gallery import Gallery
+from edgeface.tools.demo import demo_photo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from typing import Any
 
 
 def call(*words: object, code: int = 0) -> str:
@@ -79,3 +82,34 @@ def test_check_finds_and_repairs(path: Path) -> None:
     assert "0644" in report["problems"][0]
     assert "0600" in call("check", "--repair", "--gallery", path)
     assert "sound" in call("check", "--gallery", path)
+
+
+def test_an_encrypted_gallery_serves_every_command_that_uses_one(
+    tmp_path: Path, with_models: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cryptography", reason="encrypted galleries need the extra 'security'")
+    monkeypatch.delenv("EDGEFACE_GALLERY_KEY_FILE", raising=False)
+    path, key, photo = tmp_path / "kiosk.gallery", tmp_path / "gallery.key", demo_photo("barack_obama_2005.jpg")
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
+    assert cli("enroll", "Barack", photo, "--gallery", path, "--key-file", key).code == 0
+    with Gallery.open(path, model_id=None, key=lambda: bytes(range(32))) as gallery:
+        assert gallery.encrypted
+    refused = cli("identify", photo, "--gallery", path)
+    assert refused.code == 1
+    assert "is encrypted; give its key: `key=` in Python, --key-file on the command line" in refused.err
+    monkeypatch.setenv("EDGEFACE_GALLERY_KEY_FILE", str(key))
+    found = json.loads(cli("identify", photo, "--gallery", path, "--json").out)
+    assert found["photos"][0]["faces"][0]["name"] == "Barack"
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(8):
+        (pictures / f"{number}.jpg").write_bytes(photo.read_bytes())
+    watched = cli("watch", pictures, "--gallery", path)
+    assert watched.code == 0, watched.err
+    assert "Barack" in watched.out
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 201])
+def test_what_is_no_name_is_wrong_usage(name: str, path: Path) -> None:
+    assert "Invalid value for 'NEW'" in call("rename", "ada", name, "--gallery", path, code=2)
