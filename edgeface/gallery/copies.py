@@ -41,7 +41,7 @@ def backup(store: Store, target: Path) -> None:
         os.replace(temporary, target)
         sync_folder(target.parent)
     except sqlite3.Error as error:
-        raise translate(error, store.path, 0) from error
+        raise translate(error, target if "full" in str(error) else store.path, 0) from error
     except OSError as error:
         raise GalleryError(f"{target}: cannot write the backup: {error.strerror}") from error
     finally:

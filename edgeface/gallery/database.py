@@ -160,9 +160,8 @@ class Database:
                 return False
             except GalleryError as error:
                 raise GalleryError(
-                    f"{error}: the person is removed, but their bytes stay in {self.path}-wal until it is "
-                    f"next "
-                    "folded into the file"
+                    f"{error}: the person is removed, but their bytes stay in {self.path}-wal until it is next folded "
+                    "into the file"
                 ) from error
 
     def close(self) -> None:
@@ -246,6 +245,8 @@ def _check_access(path: Path) -> None:
     if not path.is_file():
         raise GalleryFormatError(f"{path}: expected a gallery file, got a folder or device")
     if not os.access(path, os.R_OK | os.W_OK):
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            raise GalleryError(f"{path}: its file system is mounted read-only; move the gallery to one that is not")
         raise GalleryError(
             f"{path}: no permission to read and write it (owner uid {status.st_uid}, mode "
             f"{status.st_mode & 0o777:04o}, this process runs as uid {os.geteuid()}); run as its owner"
@@ -279,6 +280,8 @@ def translate(error: sqlite3.Error, path: Path, busy_timeout_ms: int) -> Gallery
         return GalleryError(f"{path}: the file or its folder is read-only")
     if "unable to open" in text:
         return GalleryError(f"{path}: cannot open the gallery or the files beside it: check the folder's permissions")
+    if "disk I/O" in text:
+        return GalleryError(f"{path}: {text}: is the disk full or failing, or was the file moved away?")
     return GalleryError(f"{path}: SQLite could not finish: {text}")
 
 

@@ -84,10 +84,8 @@ class Codec:
         poor = np.flatnonzero(cosines(rows, coded) < LEAST_FIDELITY)
         if len(poor):
             raise InputError(
-                f"Gallery.add: row {poor[0]} has a component of {np.abs(rows[poor[0]]).max():.3f}; int8 "
-                f"templates of this "
-                f"gallery hold up to {127 * self.scale:.3f}; open the gallery with template='float32' for "
-                f"such a model"
+                f"Gallery.add: row {poor[0]} has a component of {np.abs(rows[poor[0]]).max():.3f}; int8 templates of "
+                f"this gallery hold up to {127 * self.scale:.3f}; such a model needs template='float32'"
             )
         return coded
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
 
 from edgeface.errors import GalleryError, InputError
-from edgeface.gallery import Gallery
+from edgeface.gallery import Gallery, copies
 from edgeface.gallery.care import check
+from edgeface.gallery.database import connect, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,3 +99,36 @@ def test_a_path_that_is_not_utf8_is_a_path(tmp_path: Path, units: Draw) -> None:
         for _ in range(2):  # the second replaces the first
             made.backup(tmp_path / os.fsdecode(b"\xff.backup"))
     assert check(path).problems == []
+
+
+def test_a_disk_that_is_too_full_for_a_backup_is_told_by_the_backups_name(
+    gallery: Gallery, path: Path, units: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def narrow(file: Path) -> sqlite3.Connection:
+        connection = connect(file)
+        if file.suffix == ".part":
+            connection.execute("PRAGMA max_page_count = 2")  # what SQLite then says is what it says of a full disk
+        return connection
+
+    gallery.add("ada", units(1))
+    monkeypatch.setattr(copies, "connect", narrow)
+    with pytest.raises(GalleryError, match=r"copy\.gallery: the disk is full"):
+        gallery.backup(path.with_name("copy.gallery"))
+    assert sorted(one.suffix for one in path.parent.iterdir()) == [".gallery", ".gallery-shm", ".gallery-wal"]
+
+
+def test_a_file_system_that_is_mounted_read_only_is_named(
+    gallery: Gallery, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery.close()
+    status = list(os.statvfs(path))
+    status[8] |= os.ST_RDONLY  # f_flag
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(status))
+    with pytest.raises(GalleryError, match="mounted read-only; move the gallery to one that is not"):
+        Gallery.open(path, model_id="test-model", dimension=128)
+
+
+def test_a_disk_error_says_what_it_may_be(path: Path) -> None:
+    told = str(translate(sqlite3.OperationalError("disk I/O error"), path, 0))
+    assert told == f"{path}: disk I/O error: is the disk full or failing, or was the file moved away?"
