@@ -89,6 +89,9 @@ class Detector:
         self.max_faces = max_faces
         self.points = points
 
+    def __repr__(self) -> str:
+        return f"<Detector {self.engine.manifest.model_id}: {self.engine.description}, max_side_px {self.max_side_px}>"
+
     def detect(self, frame: Any, *, pixel_format: str = "bgr") -> Faces:
         """Find the faces of one frame.
 

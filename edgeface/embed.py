@@ -41,6 +41,9 @@ class Embedder:
         self.max_batch = min(limits) if limits else None
         self._template = np.array(engine.manifest.template, np.float32)
 
+    def __repr__(self) -> str:
+        return f"<Embedder {self.model_id}: {self.engine.description}>"
+
     @property
     def model_id(self) -> str:
         """Names network, weights and precision; only embeddings of the same id can be compared."""

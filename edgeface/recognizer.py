@@ -72,6 +72,9 @@ class FaceRecognizer:
         self._owned = ExitStack()
         self._reload: Callable[[], None] | None = None
 
+    def __repr__(self) -> str:
+        return f"<FaceRecognizer of {self.detector!r}, {self.embedder!r}, {self.gallery!r}>"
+
     @property
     def policy(self) -> Policy:
         """When a similarity is a match, by the embedder that runs now. Where it follows from a false positive

@@ -88,13 +88,9 @@ class Gallery:
         """
         check_options(model_id, dimension, template, busy_timeout_ms, exact_up_to)
         store = Store(
-            checked_path("Gallery.open", path),
-            model_id=model_id,
-            dimension=dimension,
-            encoding=template,
-            busy_timeout_ms=busy_timeout_ms,
-            key=key,
-        )
+            checked_path("Gallery.open", path), model_id=model_id, dimension=dimension, encoding=template,
+            busy_timeout_ms=busy_timeout_ms, key=key,
+        )  # fmt: skip
         try:
             gallery = cls(store, exact_up_to=exact_up_to, progress=progress)
             gallery._load()
@@ -102,6 +98,9 @@ class Gallery:
             store.database.close()
             raise
         return gallery
+
+    def __repr__(self) -> str:
+        return f"<Gallery {self.path}: {self.dimension}-d {self.template} templates of {self.model_id}>"
 
     @property
     def path(self) -> Path:

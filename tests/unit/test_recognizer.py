@@ -66,6 +66,16 @@ def recognizer(
         yield FaceRecognizer(Detector(detector), embedder, gallery, POLICY)
 
 
+def test_what_a_recogniser_is_made_of_is_printed(recognizer: FaceRecognizer) -> None:
+    told = repr(recognizer)
+    assert "<Detector " in told
+    assert "max_side_px 640" in told
+    assert "<Embedder tones@0/fp32: " in told
+    assert f"<Gallery {recognizer.gallery.path}: 8-d int8 templates of tones@0/fp32>" in told
+    recognizer.gallery.close()
+    assert repr(recognizer) == told  # of a closed one too: it is what logs and debuggers print
+
+
 def test_enrolled_people_are_recognised_and_others_are_not(recognizer: FaceRecognizer) -> None:
     ada, bob, eve = (picture((80, 96), seed=seed) for seed in (1, 2, 3))
     recognizer.enroll("ada", ada, force=True)
