@@ -18,6 +18,8 @@ from edgeface.tools.output import json_option, print_json, print_table, print_th
 def command(engine: Path, as_json: bool) -> None:
     """Show the manifest of the file ENGINE and, for ONNX files, the precision of every layer.
 
+    ENGINE is a model file, such as `edgeface models path sface` prints.
+
     The file is held against its checksum; it is not run, so a plan for another machine can be looked at.
     """
     manifest = read_manifest(engine)

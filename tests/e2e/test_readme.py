@@ -56,6 +56,14 @@ def test_every_python_block_runs(folder: Path, capsys: pytest.CaptureFixture[str
     assert "('Ada',)" in out
 
 
+def test_the_gallery_pages_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks((ROOT / "docs/gallery.md").read_text(encoding="utf-8"), "python")
+    out: dict[str, Any] = {}
+    exec(compile(block, "docs/gallery.md", "exec"), out)
+    assert out["best"].names == ("ada",)
+
+
 def test_every_command_line_runs(folder: Path, cli: Callable[..., Any]) -> None:
     lines = [line for block in blocks(README, "sh") for line in block.splitlines() if line.startswith("edgeface ")]
     assert len(lines) >= 5
@@ -73,8 +81,6 @@ def test_commands_that_the_documents_mention_exist(cli: Callable[..., Any]) -> N
             mentioned.add(words)
     assert {"demo", "eval pairs", "models fetch"} <= mentioned
     for words in sorted(mentioned):
-        if words.split()[0] == "build":
-            continue  # arrives with the engines; its own tests hold its documents
         ran = cli(*words.split(), "--help")
         assert ran.code == 0, f"edgeface {words}: {ran.err}"
 
