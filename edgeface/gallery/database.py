@@ -1,7 +1,6 @@
 """One SQLite file: opening it safely, transactions, and SQLite's errors said in edgeface's words.
 
-Two connections: the writer takes SQLite's write lock, the reader serves searches while somebody else writes
-(WAL).
+Two connections: the writer takes SQLite's write lock, the reader serves searches while somebody else writes (WAL).
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ if TYPE_CHECKING:
 #: The first SQLite with STRICT tables; JetPack 6 (Ubuntu 22.04) has 3.37.2.
 LEAST_SQLITE = (3, 37, 0)
 
-#: SQLite's WAL write lock is this byte of the -shm file (WAL_WRITE_LOCK; sqlite.org/walformat.html, section
-#: 2.3.1).
+#: SQLite's WAL write lock is this byte of the -shm file (WAL_WRITE_LOCK; sqlite.org/walformat.html, section 2.3.1).
 _WAL_WRITE_LOCK_BYTE = 120
 
 

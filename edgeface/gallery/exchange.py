@@ -92,8 +92,7 @@ def read(store: Store, path: Path) -> int:
     model = _field(header, "model_id", str, path), _field(header, "dimension", int, path)
     if model != (store.model_id, store.codec.dimension):
         raise GalleryMismatchError(
-            f"{path}: holds templates of model {model[0]!r} with {model[1]} components, the gallery "
-            f"{store.path} those "
+            f"{path}: holds templates of model {model[0]!r} with {model[1]} components, the gallery {store.path} those "
             f"of {store.model_id!r} with {store.codec.dimension}; enrol from photographs instead"
         )
     encoding, scale = _field(header, "encoding", str, path), _field(header, "scale", float, path)
@@ -101,8 +100,7 @@ def read(store: Store, path: Path) -> int:
         raise GalleryFormatError(f"{path}: encoding: expected 'int8' or 'float32', got {encoding!r}")
     if encoding == "int8" and (encoding, scale) != (store.codec.encoding, store.codec.scale):
         raise GalleryMismatchError(
-            f"{path}: holds int8 templates of scale {scale:.6g}, the gallery {store.path} "
-            f"{store.codec.encoding} ones "
+            f"{path}: holds int8 templates of scale {scale:.6g}, the gallery {store.path} {store.codec.encoding} ones "
             f"of scale {store.codec.scale:.6g}; import it into a gallery created with template='int8'"
         )
     people = [_person(one, f"{path}: people[{i}]") for i, one in enumerate(_field(header, "people", list, path))]
@@ -119,8 +117,7 @@ def read(store: Store, path: Path) -> int:
         for name, metadata, created, updated, infos, times in people:
             if connection.execute("SELECT 1 FROM people WHERE name = ?", (name,)).fetchone():
                 raise PersonExistsError(
-                    f"{store.path}: {name!r} of {path} is enrolled already; nothing was imported; rename or "
-                    f"remove "
+                    f"{store.path}: {name!r} of {path} is enrolled already; nothing was imported; rename or remove "
                     "them first"
                 )
             person_id = store.insert_person(connection, name, metadata, created, updated)

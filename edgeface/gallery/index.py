@@ -100,9 +100,7 @@ class Index:
         on_settled: Callable[[], None],
         keep_limit: Callable[[int], None],
     ) -> None:
-        """`exact_up_to` None takes what was `learnt` before, or LEAST_FOR_GRAPH; `keep_limit` is told what
-        is learnt.
-        """
+        """`exact_up_to` None takes what was `learnt` before, or LEAST_FOR_GRAPH; `keep_limit` hears what is learnt."""
         self._codec = codec
         self._rows = Rows(codec.dimension, codec.dtype)
         self._kind = graph_kind(codec.encoding)

@@ -56,8 +56,8 @@ def checked_target(where: str, given: object, gallery: Path, *, magic: bytes = b
         if not stat.S_ISREG(there.st_mode):
             raise GalleryError(f"{refused}a link or device stands there; choose another name")
         if there.st_size and not (_starts(target, magic) if magic else _is_backup(target, gallery_id)):
-            earlier = "export" if magic else "backup of this gallery"
-            raise GalleryError(f"{refused}the file there is no earlier {earlier}; choose another name or delete it")
+            earlier = "an earlier export" if magic else "an earlier backup of this gallery"
+            raise GalleryError(f"{refused}the file there is not {earlier}; choose another name or delete it")
     except OSError as error:
         raise GalleryError(f"{refused}{error.strerror}") from error
     return target

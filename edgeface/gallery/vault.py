@@ -154,9 +154,7 @@ class Vault:
         return _seal(self._cipher, key, self._bound("person", person_id))
 
     def _bound(self, *words: object) -> bytes:
-        """Associated data: what the sealed value belongs to. Lengths stand before the words, so that none
-        can run into the next.
-        """
+        """Associated data: what the sealed value belongs to. Lengths come first, so that no word runs into the next."""
         parts = [str(word).encode() for word in (self._gallery_id, *words)]
         return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
 

@@ -94,9 +94,7 @@ class Codec:
         return np.frombuffer(b"".join(blobs), dtype=self.dtype).reshape(-1, self.dimension)
 
     def probes(self, rows: FloatArray) -> RowArray:
-        """Probe rows in the encoding, for ranking only: each is stretched to int8's whole range, which keeps
-        its order.
-        """
+        """Probe rows in the encoding, for ranking only: stretched to int8's whole range, which keeps the order."""
         if self.encoding == "float32":
             return rows.astype("<f4", copy=False)
         stretched = rows * (127 * self.scale / np.abs(rows).max(axis=1, keepdims=True))
@@ -104,9 +102,7 @@ class Codec:
 
 
 def cosines(probe: FloatArray, stored: RowArray) -> FloatArray:
-    """Cosines of one probe (d,) or of n probes (n, d), row by row, with stored rows (n, d) of either
-    encoding.
-    """
+    """Cosines of one probe (d,) or of n probes (n, d), row by row, with stored rows (n, d) of either encoding."""
     rows = stored.astype(np.float32)
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     dots = rows @ probe if probe.ndim == 1 else np.einsum("ij,ij->i", rows, probe)
