@@ -53,6 +53,9 @@ def _inside(place: str | Path) -> list[Path]:
 def read_photo(path: str | Path) -> ByteArray:
     """Read a photograph, upright by its EXIF orientation.
 
+    A small file can unpack to 2**30 pixels, OpenCV's limit, and 3 GB. Where strangers give the photographs, set
+    OPENCV_IO_MAX_IMAGE_PIXELS before OpenCV is imported, as the `edgeface` command does.
+
     Returns:
         (H, W, 3) uint8 BGR.
 
@@ -81,7 +84,9 @@ def read_photo(path: str | Path) -> ByteArray:
     try:
         picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
     except cv2.error as error:
-        raise InputError(f"{path}: OpenCV cannot decode this picture: {error.err or error}") from error
+        told = error.err or str(error)
+        hint = "; it has too many pixels, shrink it first" if "MAX_IMAGE" in told else ""
+        raise InputError(f"{path}: OpenCV cannot decode this picture: {told}{hint}") from error
     if picture is None:
         raise InputError(f"{path}: not a picture that OpenCV can decode ({len(content)} bytes)")
     return np.asarray(picture, np.uint8)

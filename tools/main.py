@@ -14,6 +14,7 @@ import threading
 import click
 
 from edgeface.errors import EdgefaceError
+from edgeface.frames import MAX_PX
 
 #: Packages that an install may lack, and the extra that brings each.
 EXTRAS = {"onnx": "build", "onnxruntime": "host", "cv2": "host"}
@@ -83,6 +84,8 @@ def main() -> None:
     """Run the command line; an error of the library is one clear line and exit code 1."""
     if threading.current_thread() is threading.main_thread():  # signals reach no other one
         signal.signal(signal.SIGTERM, _terminated)
+    # Read when OpenCV is imported. Larger photographs are no frames, and a file of 1 MB can unpack to 3 GB.
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PX**2))
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name that is not UTF-8 must not end a table
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

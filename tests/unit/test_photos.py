@@ -17,6 +17,8 @@ from edgeface.photos import find_photos, read_photo
 from edgeface.tools.demo import demo_photo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
 #: Left half dark, right half bright, 40 high and 60 wide: tells every turn from every other.
@@ -117,8 +119,20 @@ def test_a_picture_that_claims_to_be_huge_is_refused(tmp_path: Path) -> None:
     header = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 65_500, 65_500, 1, 24, 0, 0, 0, 0, 0, 0)
     path = tmp_path / "huge.bmp"
     path.write_bytes(header + bytes(8))
-    with pytest.raises(InputError, match=r"huge\.bmp"):
+    with pytest.raises(InputError, match=r"huge\.bmp: .*too many pixels, shrink it first"):
         read_photo(path)
+
+
+def test_the_command_line_unpacks_no_picture_that_is_larger_than_a_frame(
+    tmp_path: Path, with_models: Path, edgeface: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENCV_IO_MAX_IMAGE_PIXELS", raising=False)
+    # 100 million pixels: below OpenCV's own limit, above 8192 x 8192.
+    header = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 10_000, 10_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    (tmp_path / "large.bmp").write_bytes(header + bytes(8))
+    ran = edgeface("detect", tmp_path / "large.bmp")
+    assert ran.code == 1
+    assert "too many pixels" in ran.err
 
 
 def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
