@@ -74,8 +74,8 @@ def make_policy(
 
     Args:
         manifest: of the embedder, with its measured operating points.
-        fmr: false match rate of one comparison (ISO/IEC 19795-1); 1e-4 unless told. Against N enrolled people the
-            false positive identification rate is about N times as high.
+        fmr: false match rate of one comparison (ISO/IEC 19795-1); 1e-4 unless told. A search among N
+            templates makes N comparisons, so its false positive identification rate is up to N times as high.
         fpir: false positive identification rate instead (ISO/IEC 19795-1): the share of searches for people who are
             not enrolled that name somebody; see `comparison_rate`.
         enrolled: number of templates in the gallery, for `fpir`: each is one more comparison that may go wrong; an

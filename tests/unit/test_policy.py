@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from edgeface.manifest import Manifest
 
+ROOT = Path(__file__).parent.parent.parent
 POINTS = ((1e-2, 0.25, 0.99), (1e-3, 0.30, 0.98), (1e-5, 0.50, 0.90))
 TABLE = Thresholds("a test set", 10_000_000, tuple(OperatingPoint(*point) for point in POINTS))
 
@@ -171,3 +173,13 @@ def test_the_shipped_embedder_supports_its_documented_rates() -> None:
         assert fmr / 2 < at.fmr < fmr  # no stricter than a factor of two
     with pytest.raises(ConfigurationError, match="not supported"):
         threshold_at(table, 1e-6, "sface")
+
+
+def test_the_shipped_embedder_supports_its_documented_galleries(embedder_manifest: Callable[..., Manifest]) -> None:
+    manifest = embedder_manifest(thresholds=load_recipe("sface").thresholds)
+    for fpir, most in ((1e-3, 653), (1e-2, 6_535)):
+        assert make_policy(manifest, fpir=fpir, enrolled=most).fpir == fpir
+        with pytest.raises(ConfigurationError, match="not supported"):
+            make_policy(manifest, fpir=fpir, enrolled=most + 1)
+        for page in ("README.md", "docs/rates.md"):
+            assert f"{most:,}" in (ROOT / page).read_text(encoding="utf-8")
