@@ -11,7 +11,6 @@ cdef extern from "graph.hpp" namespace "edgeface" nogil:
         void set_rows(int8_t*, size_t) except +
         void add(size_t, size_t) except +
         void remove(size_t) except +
-        void fill(size_t) except +
         size_t search(const int8_t*, size_t, size_t, int64_t*) except +
         size_t size() except +
         void save(const string&) except +
@@ -51,10 +50,6 @@ cdef class Int8Graph:
     def remove(self, size_t row):
         with nogil:
             self._graph.remove(row)
-
-    def fill(self, size_t row):
-        with nogil:
-            self._graph.fill(row)
 
     def search(self, const int8_t[::1] query not None, size_t ef, int64_t[::1] found not None):
         """IN query (d,), OUT found (k,): rows, best first. Returns how many there are."""

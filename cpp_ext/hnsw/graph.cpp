@@ -195,12 +195,6 @@ void Graph::remove(size_t row) {
     inside_->fill(row);
 }
 
-void Graph::fill(size_t row) {
-    std::unique_lock lock(inside_->mutex);
-    if (row >= inside_->hnsw->cur_element_count) throw std::out_of_range("no such row in the graph");
-    inside_->fill(row);
-}
-
 size_t Graph::search(const int8_t* query, size_t k, size_t ef, int64_t* found) const {
     std::shared_lock lock(inside_->mutex);
     if (inside_->hnsw->cur_element_count == 0) return 0;

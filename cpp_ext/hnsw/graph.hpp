@@ -22,14 +22,13 @@ public:
     Graph(const Graph&) = delete;
     Graph& operator=(const Graph&) = delete;
 
-    // The rows, which must outlive the graph or the next call. They are read, and written by `remove` and `fill`.
+    // The rows, which must outlive the graph or the next call. They are read, and written by `remove`.
     void set_rows(int8_t* rows, size_t count);
     // Insert rows first to last - 1, the next ones in order.
     void add(size_t first, size_t last);
     // Never find this row again; its place in the graph is kept, its components are replaced by its neighbours' mean.
+    // Also for a row that was removed before and whose components are not known any more.
     void remove(size_t row);
-    // Give a removed row its neighbours' mean, where its own components are not known any more.
-    void fill(size_t row);
     // The rows nearest to `query`, best first; returns how many (at most k).
     size_t search(const int8_t* query, size_t k, size_t ef, int64_t* found) const;
     size_t size() const;
