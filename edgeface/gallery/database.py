@@ -225,7 +225,7 @@ def _set_up(connection: sqlite3.Connection) -> None:
 
 def _create(path: Path) -> None:
     """Create an empty file with mode 0600 unless there is one already."""
-    if str(path) == ":memory:":
+    if path.name == ":memory:":
         raise InputError("Gallery.open: a gallery is a file; for one that lives in memory choose a path in /dev/shm")
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))

@@ -132,3 +132,17 @@ def test_a_file_system_that_is_mounted_read_only_is_named(
 def test_a_disk_error_says_what_it_may_be(path: Path) -> None:
     told = str(translate(sqlite3.OperationalError("disk I/O error"), path, 0))
     assert told == f"{path}: disk I/O error: is the disk full or failing, or was the file moved away?"
+
+
+def test_a_relative_path_holds_when_the_process_changes_its_folder(
+    tmp_path: Path, units: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = units(2)
+    monkeypatch.chdir(tmp_path)
+    with Gallery.open("kiosk.gallery", model_id="m", dimension=128) as gallery:
+        gallery.add("ada", rows[0])
+        monkeypatch.chdir("/")
+        gallery.add("bob", rows[1])
+        assert gallery.search(rows[0])[0].names[0] == "ada"
+        assert gallery.stats()["log_bytes"] > 0
+        assert gallery.path == tmp_path / "kiosk.gallery"
