@@ -60,7 +60,8 @@ def build(calibration: Path | None, precision: str) -> Section:
         import_tensorrt("tensorrt")
         import_pycuda()
     except EdgefaceError as error:
-        return Section("build", "not applicable", str(error))
+        # A board whose TensorRT is not there would otherwise be accepted on its CPU.
+        return Section("build", "not applicable" if read_board() is None else "failed", str(error))
     if calibration is None:
         return Section("build", "failed", "photographs to calibrate on are needed: --calibration FOLDER")
     for name in MODELS:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from edgeface.runtime.board import Board
+
 ACCEPT = Path(__file__).parents[3] / "jetson" / "accept.py"
 
 
@@ -98,6 +100,15 @@ def test_building_needs_photographs(accept: ModuleType, monkeypatch: pytest.Monk
     assert accept.build(None, "int8").state == "failed"
     missing = accept.build(Path("/nonexistent"), "int8")
     assert (missing.state, "/nonexistent" in missing.reason) == ("failed", True)
+
+
+def test_a_board_without_tensorrt_is_not_accepted(accept: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert accept.build(None, "int8").state == "not applicable"
+    monkeypatch.setattr(accept, "read_board", lambda: Board("Orin", "36.4.3", "6.2", "2"))
+    section = accept.build(None, "int8")
+    assert section.state == "failed"
+    assert "tensorrt cannot be imported" in section.reason
 
 
 def test_the_page_escapes_what_it_shows(accept: ModuleType) -> None:
