@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from edgeface.manifest import ARCFACE_112, Manifest
 from edgeface.runtime.board import Board
+from edgeface.runtime.fake import FakeEngine
 
 ACCEPT = Path(__file__).parents[3] / "jetson" / "accept.py"
 
@@ -109,6 +114,34 @@ def test_a_board_without_tensorrt_is_not_accepted(accept: ModuleType, monkeypatc
     section = accept.build(None, "int8")
     assert section.state == "failed"
     assert "tensorrt cannot be imported" in section.reason
+
+
+@pytest.mark.parametrize(
+    ("precision", "cosine", "state"),
+    [("int8", 0.9982, "passed"), ("int8", 0.99, "failed"), ("fp16", 0.9982, "failed"), ("fp16", 0.9995, "passed")],
+)
+def test_parity_allows_what_int8_rounds_differently(
+    accept: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    embedder_manifest: Callable[..., Manifest],
+    precision: str,
+    cosine: float,
+    state: str,
+) -> None:
+    vectors = {".plan": (cosine, math.sqrt(1 - cosine**2)), ".onnx": (1.0, 0.0)}
+
+    def load(path: Path) -> FakeEngine:
+        row = np.array([*vectors[path.suffix], *[0.0] * 6], np.float32)
+        manifest = embedder_manifest(precision=precision)
+        return FakeEngine(manifest, lambda tensor: {"embedding": np.tile(row, (len(tensor), 1))})
+
+    monkeypatch.setattr(accept, "load_engine", load)
+    monkeypatch.setattr(accept, "is_stored", lambda path: True)
+    points = np.array(ARCFACE_112, np.float32)[None]
+    finder = SimpleNamespace(detect=lambda photo: SimpleNamespace(landmarks=points))
+    section = accept.parity(precision, SimpleNamespace(detector=finder))
+    assert section.state == state, section.reason
+    assert f"least cosine {cosine:.5f}" in section.reason
 
 
 def test_the_page_escapes_what_it_shows(accept: ModuleType) -> None:
