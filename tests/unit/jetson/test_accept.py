@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_jetson import Jetson
 
 from edgeface.manifest import ARCFACE_112, Manifest
 from edgeface.runtime.board import Board
@@ -57,6 +58,22 @@ def test_the_whole_command_on_a_cpu(
     }  # fmt: skip
     assert document["runtimes"]["embedder"]["runtime"] == "onnxruntime"
     assert (out / "acceptance.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.slow
+def test_all_but_the_build_on_a_made_up_board(
+    accept: ModuleType, jetson: Jetson, engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept, "build", lambda *given: accept.Section("build"))
+    options = ["--precision", "fp32", "--runtime", "tensorrt", "--minutes", "0.01", "--seconds", "0.05"]
+    assert accept.main([*options, "--out", str(tmp_path / "report")]) == 0
+    document = json.loads((tmp_path / "report/acceptance.json").read_text())
+    states = {section["name"]: section["state"] for section in document["sections"]}
+    assert states == {
+        "build": "passed", "parity": "passed", "accuracy": "passed", "speed": "passed", "power": "not applicable",
+        "soak": "passed", "memory": "passed",
+    }  # fmt: skip
+    assert {choice["runtime"] for choice in document["runtimes"].values()} == {"tensorrt"}
 
 
 def test_a_model_that_is_not_there_is_a_failure(accept: ModuleType, empty_home: Path, tmp_path: Path) -> None:
