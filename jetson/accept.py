@@ -71,8 +71,9 @@ def build(calibration: Path | None, precision: str) -> Section:
         start = time.perf_counter()
         for target in ("onnxruntime", "tensorrt"):
             command = [sys.executable, "-m", "edgeface.tools", "build", name, "--target", target]
-            command += ["--precision", precision, "--calibration", str(calibration)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            command += ["--precision", precision, "--calibration", str(calibration.resolve())]
+            # Not in this folder: in a checkout Python would take its `edgeface/`, in which nothing is built.
+            done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 section.state = "failed"
                 section.reason = f"{' '.join(command[2:])}: {done.stderr.strip()[-300:]}"

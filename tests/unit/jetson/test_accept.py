@@ -112,7 +112,7 @@ def test_wrong_names_and_lost_faces_fail(accept: ModuleType) -> None:
     assert "1 faces found of 16" in accept.speed(recognizer, 0.0).reason
 
 
-def test_building_needs_photographs(accept: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_building_needs_photographs(accept: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from fake_cuda import FakeCuda
     from fake_jetson import install
     from fake_tensorrt import FakeTensorRt
@@ -120,8 +120,14 @@ def test_building_needs_photographs(accept: ModuleType, monkeypatch: pytest.Monk
     cuda = FakeCuda()
     install(monkeypatch, cuda.module, FakeTensorRt(cuda).module)
     assert accept.build(None, "int8").state == "failed"
-    missing = accept.build(Path("/nonexistent"), "int8")
-    assert (missing.state, "/nonexistent" in missing.reason) == ("failed", True)
+    (tmp_path / "edgeface").mkdir()
+    (tmp_path / "edgeface/__init__.py").write_text("raise RuntimeError('a checkout, not what was installed')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(accept, "MODELS", ("sface",))
+    missing = accept.build(Path("photos"), "int8")
+    assert missing.state == "failed"
+    assert "a checkout" not in missing.reason
+    assert missing.reason.endswith(f"Directory '{tmp_path}/photos' does not exist.")
 
 
 def test_a_board_without_tensorrt_is_not_accepted(accept: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
