@@ -101,6 +101,7 @@ class FaceRecognizer:
         threads: int | None = None,
         prepare: str = "auto",
         frame_size: tuple[int, int] = (1080, 1920),
+        graphs: str = "off",
         key: Key | None = None,
     ) -> FaceRecognizer:
         """Open a gallery file, made when absent, with models from the model folder.
@@ -123,6 +124,7 @@ class FaceRecognizer:
             threads: CPU threads of one network run.
             prepare, frame_size: whether TensorRT's frames are prepared on the ``cpu`` or the ``gpu``; ``auto`` measures
                 both on frames of that height and width, and `runtimes` has the figures.
+            graphs: whether TensorRT's runs are recorded into CUDA graphs, as for `load_engine`.
             key: of an encrypted gallery, as for `Gallery.open`.
 
         Raises:
@@ -133,7 +135,7 @@ class FaceRecognizer:
         with ExitStack() as owned:
             models = {"detector": detector, "embedder": embedder}
             shared: dict[str, Any] = {"precision": precision, "runtime": runtime, "threads": threads}
-            shared |= {"prepare": prepare, "frame_size": frame_size}
+            shared |= {"prepare": prepare, "frame_size": frame_size, "graphs": graphs}
             options = dict.fromkeys(models, shared)
             if liveness is not None:
                 models["liveness"] = liveness

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgeface.errors import EdgefaceError, MissingDependencyError
 from edgeface.runtime.board import read_board
 from edgeface.runtime.cuda import gpu_facts, import_pycuda
+from edgeface.runtime.tensorrt import PACKAGES
 from edgeface.runtime.tensorrt import import_tensorrt as import_runtime
 from edgeface.runtime.tensorrt_checks import UNKNOWN_DEVICE
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from edgeface.runtime.board import Board
     from edgeface.runtime.cuda import GpuFacts
 
-MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 INSTALL = {
     "tensorrt": "it is a system package of JetPack: make the environment with `python3 -m venv --system-site-packages`",
     "tensorrt-rtx": "install tensorrt_rtx_cu13_libs and tensorrt_rtx_cu13_bindings",
@@ -89,12 +89,12 @@ def find_machine(target: str) -> Machine:
 def import_tensorrt(target: str) -> Any:
     """The module of a target. Raises MissingDependencyError."""
     reason = ""
-    for name in MODULES[target]:
+    for name in PACKAGES[target]:
         try:
             return importlib.import_module(name)
         except ImportError as error:
             reason = str(error)
-    raise MissingDependencyError(f"--target {target} needs {MODULES[target][0]} ({reason}); {INSTALL[target]}")
+    raise MissingDependencyError(f"--target {target} needs {PACKAGES[target][0]} ({reason}); {INSTALL[target]}")
 
 
 def driver_version() -> int:

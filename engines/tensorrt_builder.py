@@ -209,9 +209,12 @@ def _load_cache(config: Any, path: Path) -> None:
         content = path.read_bytes()
     except OSError:  # the first build here, most often
         content = b""
-    cache = config.create_timing_cache(content) or config.create_timing_cache(b"")  # a damaged one is started anew
-    if cache is not None:
-        config.set_timing_cache(cache, False)
+    # Started anew: a damaged one, which cannot be read, and one that was timed in another power mode, with other
+    # multiprocessors or clocks, which TensorRT does not take.
+    for start in (content, b""):
+        cache = config.create_timing_cache(start)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return
 
 
 def _save_cache(config: Any, path: Path) -> None:

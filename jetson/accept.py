@@ -36,7 +36,10 @@ from edgeface.tools.demo import ENROL, PROBES, demo_photo
 MODELS = ("yunet", "sface")
 FACES = (1, 4, 16)
 SIDE_PX = 160  # of one face's picture in the made-up frames: 16 of them make 640 x 640
-LEAST_COSINE = 0.999  # TensorRT's and onnxruntime's INT8 kernels round intermediate sums in different orders
+#: Of an embedding by TensorRT and by onnxruntime. The float part of an INT8 plan is FP16, that of the ONNX file is
+#: float32, and what rounds to the other side moves by a whole step of INT8: with onnxruntime on both, embeddings by
+#: SFace of 39 photographs of LFW have 0.9989 in the mean and 0.9982 at least, and both networks 0.9985 with float32.
+LEAST_COSINE = {"fp32": 0.999, "fp16": 0.999, "mixed": 0.995, "int8": 0.995}
 MOST_GROWTH_MB = 20.0  # of the resident memory in a soak, after its first quarter
 
 
@@ -60,15 +63,17 @@ def build(calibration: Path | None, precision: str) -> Section:
         import_tensorrt("tensorrt")
         import_pycuda()
     except EdgefaceError as error:
-        return Section("build", "not applicable", str(error))
+        # A board whose TensorRT is not there would otherwise be accepted on its CPU.
+        return Section("build", "not applicable" if read_board() is None else "failed", str(error))
     if calibration is None:
         return Section("build", "failed", "photographs to calibrate on are needed: --calibration FOLDER")
     for name in MODELS:
         start = time.perf_counter()
         for target in ("onnxruntime", "tensorrt"):
             command = [sys.executable, "-m", "edgeface.tools", "build", name, "--target", target]
-            command += ["--precision", precision, "--calibration", str(calibration)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            command += ["--precision", precision, "--calibration", str(calibration.resolve())]
+            # Not in this folder: in a checkout Python would take its `edgeface/`, in which nothing is built.
+            done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 section.state = "failed"
                 section.reason = f"{' '.join(command[2:])}: {done.stderr.strip()[-300:]}"
@@ -89,9 +94,9 @@ def parity(precision: str, recognizer: FaceRecognizer) -> Section:
             points = recognizer.detector.detect(photo).landmarks
             pair = [Embedder(engine).embed(photo, points) for engine in (ours, theirs)]
             cosines += [float(value) for value in np.einsum("nd,nd->n", *pair)]
-    least = min(cosines)
-    state = "passed" if least >= LEAST_COSINE else "failed"
-    return Section("parity", state, f"least cosine {least:.5f}, at least {LEAST_COSINE} wanted", {"cosines": cosines})
+    least, wanted = min(cosines), min(LEAST_COSINE[engine.manifest.precision] for engine in (ours, theirs))
+    state = "passed" if least >= wanted else "failed"
+    return Section("parity", state, f"least cosine {least:.5f}, at least {wanted} wanted", {"cosines": cosines})
 
 
 def accuracy(recognizer: FaceRecognizer) -> Section:

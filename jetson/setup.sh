@@ -112,9 +112,11 @@ build_pycuda() {
         pip install --no-binary pycuda -c "$prefix/constraints.txt" pycuda && readlink -f "$cuda" >"$venv/pycuda-cuda"
 }
 
-# With what follows faces over time, for `edgeface watch`.
+# With what follows faces over time, for `edgeface watch`, and what calibrates and quantises, for `edgeface build`, which
+# runs on the board: the extra "build" without its OpenCV.
 install_edgeface() {
-    pip install -c "$prefix/constraints.txt" "$here/..[video]" && source_id >"$venv/edgeface-source"
+    pip install -c "$prefix/constraints.txt" "$here/..[video]" "onnx>=1.16" "onnxruntime>=1.17" &&
+        source_id >"$venv/edgeface-source"
 }
 
 # Of all sources, so that an update is installed even under the same version; files that a build makes do not count.

@@ -29,7 +29,7 @@ FaceRecognizer.close(self)
 FaceRecognizer.enroll(self, name, photos, *, limits=None, force=False)
 FaceRecognizer.open(gallery, *, detector='yunet', embedder='sface', liveness=None, precision='fp32', runtime='auto',
     fmr=None, fpir=None, threshold=None, margin=None, max_side_px=640, threads=None, prepare='auto',
-    frame_size=(1080, 1920), key=None)
+    frame_size=(1080, 1920), graphs='off', key=None)
 FaceRecognizer.policy
 FaceRecognizer.recognize(self, frame, *, stages_ms=None)
 FaceRecognizer.recognize_each(self, frames)

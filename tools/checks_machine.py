@@ -115,7 +115,7 @@ def packages(board: Board | None) -> Iterator[Finding]:
 
         yield Finding("onnxruntime", "good", str(onnxruntime.__version__))
     except ImportError as error:
-        # On a board only the comparison with TensorRT needs it.
+        # On a board engines run without it; building them, and the comparison with TensorRT, need it.
         state: State = "fault" if board is None else "warning"
         yield Finding(
             "onnxruntime", state, f"cannot be imported: {error}", f"{sys.executable} -m pip install onnxruntime"

@@ -57,6 +57,7 @@ def choose(
     threads: int | None = None,
     prepare: str = "auto",
     frame_size: Size = (1080, 1920),
+    graphs: str = "off",
 ) -> tuple[Engine, Choice]:
     """Load a model on the runtime asked for, or on the best one here.
 
@@ -69,7 +70,7 @@ def choose(
             for ``int8``, is said in the reason.
         runtime: ``auto``, ``tensorrt`` or ``onnxruntime``; the latter two accept nothing else.
         threads: CPU threads of one run with onnxruntime.
-        prepare, frame_size: where frames become the input of a TensorRT engine, as for `load_engine`.
+        prepare, frame_size, graphs: of a TensorRT engine, as for `load_engine`.
 
     Raises:
         InputError: `runtime` or `precision` is none of those there are, or the name of the model is empty.
@@ -83,7 +84,7 @@ def choose(
         raise InputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     if isinstance(model, str) and not model.strip():
         raise InputError(f"model: expected a recipe's name or the path of a model file, got {model!r}")
-    options = {"prepare": prepare, "frame_size": frame_size}
+    options = {"prepare": prepare, "frame_size": frame_size, "graphs": graphs}
     if is_file(model):
         return _given(model, runtime, threads, options)
     assert isinstance(model, str)

@@ -125,7 +125,7 @@ def load_engine(
         ModelNotFoundError: the file or its manifest is absent.
         ModelIntegrityError: the file is not the one that the manifest describes.
         RecipeError: the manifest is malformed.
-        ConfigurationError: ``prepare="gpu"`` for a model that runs on the CPU.
+        ConfigurationError: ``prepare="gpu"`` or ``graphs="on"`` for a model that runs on the CPU.
         EngineIncompatibleError: this machine cannot run it: built for another TensorRT, device or model.
         MissingDependencyError: the runtime's package, the driver or the GPU is not there.
         EngineError: the GPU has not enough memory, or its context was lost.
@@ -147,11 +147,15 @@ def load_engine(
 
 def _load(file: Path, manifest: Manifest, threads: int | None, **gpu_options: Any) -> Engine:
     if manifest.runtime == "onnxruntime":
-        if gpu_options["prepare"] == "gpu":
-            raise ConfigurationError(
-                f"{manifest.name}: only a TensorRT engine takes frames prepared on the GPU, and {file} is a model for "
-                "onnxruntime; leave `prepare` at 'auto', or build an engine"
-            )
+        for option, asked, does in (
+            ("prepare", "gpu", "takes frames prepared on the GPU"),
+            ("graphs", "on", "records runs into CUDA graphs"),
+        ):
+            if gpu_options[option] == asked:
+                raise ConfigurationError(
+                    f"{manifest.name}: only a TensorRT engine {does}, and {file} is a model for onnxruntime; leave "
+                    f"`{option}` at 'auto', or build an engine"
+                )
         from edgeface.runtime.onnxrt import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(check_file(file, manifest), manifest, threads=threads)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgeface.runtime.choice import choose
+from edgeface.runtime.choice import choose, is_file
 from edgeface.runtime.reload import ReloadableEngine, check_exchange
 
 if TYPE_CHECKING:
@@ -53,18 +54,24 @@ class Stage:
             check: gets the new manifests by role before the exchange, and raises where they will not do.
         """
         with self._lock, ExitStack() as failed:
-            if any(getattr(held.current, "lost", None) for held in self.engines.values()):
+            lost = {role for role, held in self.engines.items() if getattr(held.current, "lost", None)}
+            if lost:
                 # Only when the last engine of a lost context is gone can the GPU be opened again.
                 for held in self.engines.values():
                     held.current.close()
             loaded: dict[str, tuple[Engine, Choice]] = {}
             for role, model in self._models.items():
-                loaded[role] = choose(model, **self._options[role])
+                options = self._options[role]
+                if role in lost and not is_file(model):
+                    # There again or not at all: with "auto" a GPU that only a new process brings back would leave the
+                    # CPU to recognise, for months.
+                    options = {**options, "runtime": "tensorrt"}
+                loaded[role] = choose(model, **options)
                 failed.callback(loaded[role][0].close)
                 check_exchange(self.engines[role].manifest, loaded[role][0].manifest)
             if check is not None:
                 check({role: engine.manifest for role, (engine, _) in loaded.items()})
             for role, (engine, choice) in loaded.items():
                 self.engines[role].exchange(engine)
-                self.runtimes[role] = choice
+                self.runtimes[role] = replace(choice, reason=self.runtimes[role].reason) if role in lost else choice
             failed.pop_all()

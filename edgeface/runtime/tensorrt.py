@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+#: The wheels of TensorRT-RTX's bindings name their module so; `tensorrt_rtx` is a package of its own above them.
+PACKAGES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 EXIT_PATIENCE_S = 5.0  # how long the interpreter's exit waits for a run in a daemon thread
 
 _logs: dict[str, TensorRtLog] = {}
@@ -61,16 +62,17 @@ def import_tensorrt(runtime: str) -> Any:
     Raises:
         MissingDependencyError: it is not installed, or cannot be loaded.
     """
-    package = PACKAGES[runtime]
-    try:
-        return importlib.import_module(package)
-    except (ImportError, OSError) as error:  # OSError: the bindings are there, a library of theirs is not
-        mend = (
-            "it is a part of JetPack: make the virtual environment with --system-site-packages (`jetson/setup.sh` does)"
-            if runtime == "tensorrt"
-            else "`pip install tensorrt_rtx_cu13_bindings tensorrt_rtx_cu13_libs`"
-        )
-        raise MissingDependencyError(f"the Python package {package} cannot be imported ({error}); {mend}") from error
+    for package in PACKAGES[runtime]:
+        try:
+            return importlib.import_module(package)
+        except (ImportError, OSError) as error:  # OSError: the bindings are there, a library of theirs is not
+            cause = error
+    mend = (
+        "it is a part of JetPack: make the virtual environment with --system-site-packages (`jetson/setup.sh` does)"
+        if runtime == "tensorrt"
+        else "`pip install tensorrt_rtx_cu13_bindings tensorrt_rtx_cu13_libs`"
+    )
+    raise MissingDependencyError(f"the Python package {package} cannot be imported ({cause}); {mend}") from cause
 
 
 class TensorRtEngine:
@@ -166,7 +168,7 @@ class TensorRtEngine:
                 ) from error
             raise
         self.description = (
-            f"{PACKAGES[manifest.runtime]} {version} on {gpu.facts.name} (compute capability "
+            f"{manifest.runtime} {version} on {gpu.facts.name} (compute capability "
             f"{gpu.facts.compute_capability}), {workers} worker{'s' * (workers > 1)}, {self.memory} memory"
         )
         _open_engines.add(self)
@@ -233,12 +235,11 @@ class TensorRtEngine:
         try:
             with gpu:
                 return on(slot)
-        except gpu.driver.Error as error:
-            self._settle(slot)
-            raise inference_error(gpu, self.manifest.name, error) from error
-        except InferenceError:  # TensorRT refused; had CUDA failed before it?
-            self._settle(slot)
-            gpu.still_works()
+        except BaseException as error:
+            self._settle(slot)  # after Ctrl-C, too: the frame's memory is lent again as soon as this is left
+            if isinstance(error, gpu.driver.Error):
+                raise inference_error(gpu, self.manifest.name, error) from error
+            gpu.still_works()  # where TensorRT refused: had CUDA failed before it?
             raise
         finally:
             self._give(slot)

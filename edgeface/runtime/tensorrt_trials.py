@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import statistics
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,21 +70,21 @@ def medians_ms(*sides: Callable[[], object]) -> list[float]:
 def choose_memory(
     asked: str, gpu: Gpu, make_slot: Callable[[str], Slot], largest: tuple[int, ...]
 ) -> tuple[str, str]:
-    """Kind of memory, and why. Measured on the largest batch."""
+    """Kind of memory, and why. Measured on the largest batch, in turn: a board's GPU has just begun to clock up."""
     if asked != "auto":
         return asked, "asked for"
     if not gpu.facts.integrated:
         return "copied", "the GPU has memory of its own"
     tensor = np.zeros(largest, np.float32)
-    times = {}
-    for kind in sorted(BUFFERS):
-        slot = make_slot(kind)
-        try:
-            (times[kind],) = medians_ms(lambda slot=slot: slot.run(tensor))  # type: ignore[misc]  # bound now
-        finally:
-            slot.close()
-    best = min(times, key=lambda kind: times[kind])
-    return best, "measured at load: " + ", ".join(f"{kind} {ms:.3f} ms" for kind, ms in times.items())
+    with ExitStack() as opened:
+        slots: dict[str, Slot] = {}
+        for kind in sorted(BUFFERS):
+            slots[kind] = make_slot(kind)
+            opened.callback(slots[kind].close)
+        times = medians_ms(*(functools.partial(slot.run, tensor) for slot in slots.values()))
+    best = min(zip(times, slots, strict=True))[1]
+    said = ", ".join(f"{kind} {ms:.3f} ms" for kind, ms in zip(slots, times, strict=True))
+    return best, f"measured at load: {said}"
 
 
 def choose_graphs(

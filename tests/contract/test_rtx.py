@@ -13,7 +13,6 @@ SCRIPT = """
 import hashlib, sys
 from pathlib import Path
 import tensorrt_rtx_bindings as trt
-sys.modules["tensorrt_rtx"] = trt
 logger = trt.Logger(trt.Logger.ERROR)
 builder = trt.Builder(logger)
 network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

@@ -27,6 +27,8 @@ class FakeCuda:
     Attributes:
         calls: how often each call was made.
         leaks: what was freed in a way that would leak.
+        held_elsewhere: the CUDA runtime inside TensorRT holds the primary context, too: a release does not end it, and
+            what broke it stays.
         live: bytes that the device can address, by address: that of the numpy array which stands for them.
     """
 
@@ -41,6 +43,7 @@ class FakeCuda:
         self.modules = 0
         self.graphs: list[Any] = []
         self.broken: str | None = None
+        self.held_elsewhere = False
         self._faults: dict[str, tuple[int, str, bool]] = {}
         self._stacks = threading.local()
         self._next = 0x1000
@@ -163,7 +166,8 @@ class FakeCuda:
                     )
                 self.valid = False
                 world.retained -= 1
-                world.broken = None
+                if not world.held_elsewhere:
+                    world.broken = None
                 world.stack().clear()
 
         class Device:

@@ -83,6 +83,9 @@ def builder_names(world: FakeTensorRt, version: str) -> dict[str, Any]:
         pass
 
     class ITimingCache:
+        def __init__(self, of: bytes) -> None:
+            self.of = of
+
         def serialize(self) -> IHostMemory:
             return IHostMemory(b"timings")
 
@@ -153,10 +156,13 @@ def builder_names(world: FakeTensorRt, version: str) -> dict[str, Any]:
 
         def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
             world.caches.append(serialized_timing_cache)
-            return None if serialized_timing_cache not in (b"", b"timings") else ITimingCache()
+            readable = serialized_timing_cache == b"" or serialized_timing_cache.startswith(b"timings")
+            return ITimingCache(serialized_timing_cache) if readable else None
 
         def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
             assert ignore_mismatch is False, "timings of another device are worth nothing"
+            if cache.of not in (b"", b"timings"):  # "timings of another power mode"
+                return False
             self._cache = cache
             return True
 

@@ -97,7 +97,7 @@ def test_the_gpu_makes_the_cpus_tensors(
                 assert apart(gpu, stream, work, given, memory) == 0.0
 
 
-def test_5000_frames_take_no_more_memory(gpu: Gpu, stream: Stream) -> None:
+def test_5000_frames_take_no_more_memory(gpu: Gpu, stream: Stream, slack_bytes: int) -> None:
     frames = [frame_of(size, pixel_format) for size in SIZES[:3] for pixel_format in ("bgr", "nv12")]
     works = [Letterbox.fit(frame, room=(640, 640), fixed=True) for frame in frames]
     out = BUFFERS["copied"](gpu, math.prod(works[0].shape))
@@ -108,7 +108,7 @@ def test_5000_frames_take_no_more_memory(gpu: Gpu, stream: Stream) -> None:
             stream.synchronize()
         if number == 10:
             free_before = gpu.driver.mem_get_info()[0]
-    assert abs(gpu.driver.mem_get_info()[0] - free_before) < 8 << 20
+    assert free_before - gpu.driver.mem_get_info()[0] < slack_bytes
     pool: Any = gpu.shared(FramePool)
     assert len(pool._all) == 1
     preparer.close()

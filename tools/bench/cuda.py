@@ -49,7 +49,8 @@ def rows(*, frame_size: tuple[int, int], memory: str, seconds: float) -> Iterato
         facts = gpu.facts
         click.echo(
             f"{facts.name}, compute capability {facts.compute_capability}, {facts.memory_mb} MB, driver for CUDA "
-            f"{facts.driver}; kernels by {kernel_facts().says}; {memory} memory"
+            f"{facts.driver}; kernels by {kernel_facts().says}; {memory} memory",
+            err=True,  # standard output may be JSON
         )
         with gpu:
             stream = Stream(gpu)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from fake_jetson import Jetson
+
+from edgeface.manifest import ARCFACE_112, Manifest
+from edgeface.runtime.board import Board
+from edgeface.runtime.fake import FakeEngine
 
 ACCEPT = Path(__file__).parents[3] / "jetson" / "accept.py"
 
@@ -52,6 +60,22 @@ def test_the_whole_command_on_a_cpu(
     assert (out / "acceptance.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
+def test_all_but_the_build_on_a_made_up_board(
+    accept: ModuleType, jetson: Jetson, engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept, "build", lambda *given: accept.Section("build"))
+    options = ["--precision", "fp32", "--runtime", "tensorrt", "--minutes", "0.01", "--seconds", "0.05"]
+    assert accept.main([*options, "--out", str(tmp_path / "report")]) == 0
+    document = json.loads((tmp_path / "report/acceptance.json").read_text())
+    states = {section["name"]: section["state"] for section in document["sections"]}
+    assert states == {
+        "build": "passed", "parity": "passed", "accuracy": "passed", "speed": "passed", "power": "not applicable",
+        "soak": "passed", "memory": "passed",
+    }  # fmt: skip
+    assert {choice["runtime"] for choice in document["runtimes"].values()} == {"tensorrt"}
+
+
 def test_a_model_that_is_not_there_is_a_failure(accept: ModuleType, empty_home: Path, tmp_path: Path) -> None:
     assert accept.main(["--minutes", "0", "--out", str(tmp_path / "report")]) == 1
     document = json.loads((tmp_path / "report" / "acceptance.json").read_text())
@@ -88,7 +112,7 @@ def test_wrong_names_and_lost_faces_fail(accept: ModuleType) -> None:
     assert "1 faces found of 16" in accept.speed(recognizer, 0.0).reason
 
 
-def test_building_needs_photographs(accept: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_building_needs_photographs(accept: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from fake_cuda import FakeCuda
     from fake_jetson import install
     from fake_tensorrt import FakeTensorRt
@@ -96,8 +120,51 @@ def test_building_needs_photographs(accept: ModuleType, monkeypatch: pytest.Monk
     cuda = FakeCuda()
     install(monkeypatch, cuda.module, FakeTensorRt(cuda).module)
     assert accept.build(None, "int8").state == "failed"
-    missing = accept.build(Path("/nonexistent"), "int8")
-    assert (missing.state, "/nonexistent" in missing.reason) == ("failed", True)
+    (tmp_path / "edgeface").mkdir()
+    (tmp_path / "edgeface/__init__.py").write_text("raise RuntimeError('a checkout, not what was installed')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(accept, "MODELS", ("sface",))
+    missing = accept.build(Path("photos"), "int8")
+    assert missing.state == "failed"
+    assert "a checkout" not in missing.reason
+    assert missing.reason.endswith(f"Directory '{tmp_path}/photos' does not exist.")
+
+
+def test_a_board_without_tensorrt_is_not_accepted(accept: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert accept.build(None, "int8").state == "not applicable"
+    monkeypatch.setattr(accept, "read_board", lambda: Board("Orin", "36.4.3", "6.2", "2"))
+    section = accept.build(None, "int8")
+    assert section.state == "failed"
+    assert "tensorrt cannot be imported" in section.reason
+
+
+@pytest.mark.parametrize(
+    ("precision", "cosine", "state"),
+    [("int8", 0.9982, "passed"), ("int8", 0.99, "failed"), ("fp16", 0.9982, "failed"), ("fp16", 0.9995, "passed")],
+)
+def test_parity_allows_what_int8_rounds_differently(
+    accept: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    embedder_manifest: Callable[..., Manifest],
+    precision: str,
+    cosine: float,
+    state: str,
+) -> None:
+    vectors = {".plan": (cosine, math.sqrt(1 - cosine**2)), ".onnx": (1.0, 0.0)}
+
+    def load(path: Path) -> FakeEngine:
+        row = np.array([*vectors[path.suffix], *[0.0] * 6], np.float32)
+        manifest = embedder_manifest(precision=precision)
+        return FakeEngine(manifest, lambda tensor: {"embedding": np.tile(row, (len(tensor), 1))})
+
+    monkeypatch.setattr(accept, "load_engine", load)
+    monkeypatch.setattr(accept, "is_stored", lambda path: True)
+    points = np.array(ARCFACE_112, np.float32)[None]
+    finder = SimpleNamespace(detect=lambda photo: SimpleNamespace(landmarks=points))
+    section = accept.parity(precision, SimpleNamespace(detector=finder))
+    assert section.state == state, section.reason
+    assert f"least cosine {cosine:.5f}" in section.reason
 
 
 def test_the_page_escapes_what_it_shows(accept: ModuleType) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import logging
 import shlex
@@ -204,3 +205,25 @@ def test_the_unit_starts_a_command_that_is_there(cli: Callable[..., Any]) -> Non
     assert ran.code == 1  # not 2: the options are understood
     assert "no such gallery" in ran.err
     assert {"EDGEFACE_GALLERY", "EDGEFACE_CAMERA", "EDGEFACE_HOME"} <= settings.keys()
+
+
+#: What the drivers of Orin (nvgpu, host1x; JetPack 6) and of Thor and desktops call their nodes in /proc/devices.
+#: nvgpu calls alloc_chrdev_region with dev_name(): its log says "nvgpu: 17000000.gpu".
+GROUPS = ("17000000.gpu", "nvhost", "host1x-fence", "nvidia", "nvidia-uvm", "nvidia-caps", "drm", "video4linux")
+
+
+def test_the_unit_lets_the_gpu_and_the_cameras_through() -> None:
+    lines = UNIT.read_text().splitlines()
+    allowed = [line.removeprefix("DeviceAllow=").split()[0] for line in lines if line.startswith("DeviceAllow=")]
+    patterns = [each.removeprefix("char-") for each in allowed if each.startswith("char-")]
+    shut = [group for group in GROUPS if not any(fnmatch.fnmatch(group, pattern) for pattern in patterns)]
+    assert shut == []
+    assert "/dev/nvmap" in allowed  # misc_register: its group is "misc", with the disk encryption's and others
+    for group in ("misc", "mem", "input", "tty", "i2c", "rtc"):
+        assert not any(fnmatch.fnmatch(group, pattern) for pattern in patterns)
+
+
+def test_the_units_own_tmp_has_the_way_to_csi_cameras() -> None:
+    lines = UNIT.read_text().splitlines()
+    assert "PrivateTmp=yes" in lines
+    assert "BindPaths=-/tmp/argus_socket" in lines  # the minus: a board without such a camera starts all the same

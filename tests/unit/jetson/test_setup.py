@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 SETUP = Path(__file__).parents[3] / "jetson" / "setup.sh"
 PACKAGES = ("python3-venv", "python3-dev", "g++", "python3-libnvinfer", "libopencv-python")
@@ -101,6 +107,12 @@ def machine(tmp_path: Path) -> Machine:
     return made
 
 
+def needs_of_a_build() -> list[str]:
+    """Packages that `edgeface build` wants beside JetPack's: engines are built on the board, or nowhere."""
+    extras = tomllib.loads((SETUP.parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    return sorted(need for need in extras["build"] if not need.startswith("opencv"))
+
+
 def test_a_fresh_board_and_again(machine: Machine) -> None:
     ran = machine.run("--service")
     assert (ran.code, ran.err) == (0, "")
@@ -108,6 +120,8 @@ def test_a_fresh_board_and_again(machine: Machine) -> None:
     assert "apt-get install -y --no-install-recommends python3-venv python3-dev g++ python3-libnvinfer" in calls
     assert f"python3 -m venv --system-site-packages {machine.prefix}/venv" in calls
     assert f"pip -m pip install --no-binary pycuda -c {machine.prefix}/constraints.txt pycuda" in calls
+    (install,) = (call for call in calls.splitlines() if "..[video]" in call)
+    assert install.split("[video] ")[1].split() == needs_of_a_build()
     assert "useradd --system" in calls
     assert "systemctl daemon-reload" in calls
     assert (machine.prefix / "constraints.txt").read_text() == "numpy<2\n"

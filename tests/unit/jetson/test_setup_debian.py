@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-#: What `pip install edgeface[video]` and its build take, as wheels, so that the root needs no package index.
-WHEELS = ("numpy<2", "hnswlib", "click", "rich", "platformdirs", "lapx", "setuptools>=77", "cython>=3.1", "wheel")
+#: What `setup.sh` installs edgeface with, and its build take, as wheels, so that the root needs no package index.
+WHEELS = ("numpy<2", "hnswlib", "click", "rich", "platformdirs", "lapx", "onnx", "onnxruntime", "setuptools>=77",
+          "cython>=3.1", "wheel")  # fmt: skip
 PYCUDA = """
 import os
 from setuptools import setup
@@ -147,6 +148,7 @@ def test_a_board_from_nothing(board: Path) -> None:
     assert python("import pycuda; print(pycuda.PATH.split(':')[0])") == "/usr/local/cuda/bin"
     assert python("from edgeface import kernels; import edgeface.video; print(kernels.IMPLEMENTATION)") != "python"
     assert "SOURCE" in run("chroot", board, "/opt/edgeface/venv/bin/edgeface", "watch", "--help").stdout
+    python("import onnxruntime, edgeface.engines.build")  # engines are built on the board
     groups = run("chroot", board, "id", "--groups", "--name", "edgeface").stdout.split()
     assert {"edgeface", "video", "render"} <= set(groups)
     verified = run("chroot", board, "systemd-analyze", "verify", "--man=no", "/etc/systemd/system/edgeface.service")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from fake_graphs import bindings
 from fake_jetson import Jetson, tones
 
-from edgeface.errors import EngineError, InferenceError, InputError, MissingDependencyError
+from edgeface import FaceRecognizer
+from edgeface.errors import ConfigurationError, EngineError, InferenceError, InputError, MissingDependencyError
 from edgeface.manifest import ARCFACE_112
 from edgeface.runtime.frame import Align, HeldFrame
 
@@ -141,3 +143,27 @@ def test_1000_runs_allocate_nothing(graphs: Jetson, batch: Batch) -> None:
         for number in range(1000):
             engine.run(tensors[number % 3])
         assert [graphs.cuda.calls[call] for call in calls] == before
+
+
+@pytest.mark.parametrize("asked", ["on", "auto", "off"])
+def test_a_recogniser_asks_both_engines_for_graphs(
+    graphs: Jetson, engines: Path, tmp_path: Path, photos: dict[str, Any], asked: str
+) -> None:
+    photo = photos["barack_obama_2005"]
+    with FaceRecognizer.open(tmp_path / "a.gallery", graphs=asked) as recognizer:
+        stages: list[Any] = [recognizer.detector.engine, recognizer.embedder.engine]
+        assert [stage.current.records for stage in stages] == [asked != "off"] * 2
+        first = recognizer.recognize(photo)[0].matches
+        before = graphs.cuda.calls["cuGraphLaunch"]
+        for _ in range(4):
+            again = recognizer.recognize(photo)[0].matches
+            np.testing.assert_array_equal(again.similarities, first.similarities)
+        assert (graphs.cuda.calls["cuGraphLaunch"] > before) == (asked != "off")
+        recognizer.reload()
+        assert [stage.current.records for stage in stages] == [asked != "off"] * 2
+
+
+def test_graphs_that_must_be_are_refused_on_the_cpu(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="only a TensorRT engine records runs into CUDA graphs"):
+        FaceRecognizer.open(tmp_path / "a.gallery", graphs="on")
+    FaceRecognizer.open(tmp_path / "a.gallery", graphs="auto").close()

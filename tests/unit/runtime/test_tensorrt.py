@@ -109,19 +109,6 @@ def test_every_output_gets_an_address_and_the_named_ones_come_back(jetson: Jetso
 
 
 # Memory -------------------------------------------------------------------------------------------------------------
-def test_memory_is_measured_where_the_gpu_shares_it(jetson: Jetson) -> None:
-    with jetson.load() as engine:
-        assert engine.memory in ("mapped", "copied")
-        assert "measured at load: copied 0." in engine.memory_reason
-        assert "mapped 0." in engine.memory_reason
-
-
-def test_a_gpu_with_its_own_memory_gets_copies(jetson: Jetson) -> None:
-    jetson.cuda.integrated = False
-    with jetson.load() as engine:
-        assert (engine.memory, engine.memory_reason) == ("copied", "the GPU has memory of its own")
-
-
 @pytest.mark.parametrize("memory", ["mapped", "copied"])
 def test_100000_frames_allocate_nothing(jetson: Jetson, memory: str) -> None:
     jetson.trt.networks["constant"] = lambda tensor: {"out": np.zeros((len(tensor), 8), np.float32)}

@@ -97,6 +97,23 @@ def test_a_context_that_cannot_be_popped_once(jetson: Jetson, batch: Batch) -> N
     engine.close()
 
 
+def test_control_c_leaves_nothing_on_the_stream(
+    jetson: Jetson, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on its way still reads the frame's memory, which its holder gives back as soon as the run is left."""
+    with jetson.load(memory="copied") as engine:
+        with monkeypatch.context() as patch:
+
+            def interrupted(self: Any, stream_handle: int) -> bool:
+                raise KeyboardInterrupt
+
+            patch.setattr(jetson.trt.module.IExecutionContext, "execute_async_v3", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                engine.run(batch(2))
+        assert [stream.queue for stream in jetson.cuda.streams.values()] == [[]]
+        assert len(engine.run(batch(2))["embedding"]) == 2
+
+
 def test_faults_in_many_threads(jetson: Jetson, batch: Batch) -> None:
     """Every fifth run fails somewhere; the others have their own numbers, and the engine lives on."""
     with jetson.load(workers=2, memory="copied") as engine:
@@ -283,17 +300,22 @@ def test_no_gpu(jetson: Jetson, monkeypatch: pytest.MonkeyPatch) -> None:
         jetson.load()
 
 
-def test_tensorrt_rtx_runs_by_the_same_code(jetson: Jetson, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("package", ["tensorrt_rtx", "tensorrt_rtx_bindings"])
+def test_tensorrt_rtx_runs_by_the_same_code(
+    jetson: Jetson, batch: Batch, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    """By either name: the wheels that our own message asks for bring `tensorrt_rtx_bindings` alone."""
     rtx = FakeTensorRt(jetson.cuda, version="1.7.1")
     rtx.networks["tones"] = tones
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx.module)
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, rtx.module if name == package else None)
     build = {"tensorrt": "1.7.1.24", "device": "SM80+SM86+SM89+SM120"}
     with pytest.raises(EngineIncompatibleError, match=r"built for compute capability 8\.0, 8\.6, 8\.9, 12\.0"):
         load_engine(jetson.write(runtime="tensorrt-rtx", build=build))
     build["device"] = "SM80+SM87"
     with load_engine(jetson.write(runtime="tensorrt-rtx", build=build)) as engine:
         assert len(engine.run(batch(4))["embedding"]) == 4
-        assert engine.description.startswith("tensorrt_rtx 1.7.1 on Orin")
+        assert engine.description.startswith("tensorrt-rtx 1.7.1 on Orin")
 
 
 def test_every_failure_is_ours(jetson: Jetson, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from edgeface import Embedder, FaceRecognizer, Gallery, load_engine
 from edgeface.errors import (
     ClosedError,
     ConfigurationError,
+    EngineError,
     EngineIncompatibleError,
     InferenceError,
     InputError,
@@ -179,6 +180,26 @@ def test_a_lost_context_is_reloaded(jetson: Jetson, engines: Path, tmp_path: Pat
         recognizer.reload()
         assert len(recognizer.recognize(photo)) == 1
         assert jetson.cuda.calls["cuDevicePrimaryCtxRetain"] == 2
+
+
+def test_a_gpu_that_stays_lost_is_an_error_and_never_the_cpu(
+    jetson: Jetson, engines: Path, tmp_path: Path, photos: dict[str, Any]
+) -> None:
+    """Only a new process helps then: the service must end for systemd, whatever `runtime` allows at the start."""
+    photo = photos["barack_obama_2005"]
+    jetson.cuda.held_elsewhere = True
+    with FaceRecognizer.open(tmp_path / "a.gallery", runtime="auto") as recognizer:
+        jetson.cuda.fail("cuStreamSynchronize", why="an illegal memory access was encountered", sticky=True)
+        with pytest.raises(InferenceError, match="context is lost"):
+            recognizer.recognize(photo)
+        for _ in range(2):
+            with pytest.raises(EngineError, match=r"cannot open the GPU Orin: .*illegal memory access"):
+                recognizer.reload()
+        assert {choice.runtime for choice in recognizer.runtimes.values()} == {"tensorrt"}
+        jetson.cuda.broken = None
+        recognizer.reload()
+        assert len(recognizer.recognize(photo)) == 1
+        assert {choice.reason for choice in recognizer.runtimes.values()} == {"an engine for this machine is there"}
 
 
 def test_an_update_that_does_not_fit_leaves_the_old_engines(

@@ -93,6 +93,15 @@ def test_what_is_asked_of_the_compiler(trt: FakeTensorRt, manifest: Manifest, tm
     assert trt.caches == [b"", b"timings", b"damaged", b""], "one build starts from the timings of the last"
 
 
+def test_timings_of_another_power_mode_are_started_anew(trt: FakeTensorRt, manifest: Manifest, tmp_path: Path) -> None:
+    """TensorRT reads them and does not take them; without others it would keep none, now and for ever."""
+    compile_plan(manifest)
+    (cache,) = (tmp_path / "timing").iterdir()
+    cache.write_bytes(b"timings of another power mode")
+    compile_plan(manifest)
+    assert cache.read_bytes() == b"timings"
+
+
 @pytest.mark.parametrize(
     ("changes", "shapes"),
     [
