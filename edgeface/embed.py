@@ -54,12 +54,14 @@ class Embedder:
         """Length of an embedding."""
         return self.engine.manifest.dimension
 
-    def embed(self, frame: Any, landmarks: Any) -> FloatArray:
+    def embed(self, frame: Any, landmarks: Any, *, pixel_format: str = "bgr") -> FloatArray:
         """Embed faces of one frame: aligned straight into the network's input, all in one run where it allows.
 
         Args:
-            frame: (H, W, 3) uint8 BGR, or a `HeldFrame`.
+            frame: (H, W, 3) uint8 BGR, or another array that `pixel_format` describes; or a `HeldFrame`, which knows
+                its own format.
             landmarks: (N, 5, 2) or (5, 2), (x, y) pixels of the frame, in the order of `Faces.landmarks`.
+            pixel_format: ``bgr``, or as of `Detector.detect`.
 
         Returns:
             (N, dimension) float32 rows of length 1.
@@ -70,7 +72,7 @@ class Embedder:
         """
         if isinstance(frame, HeldFrame):
             return self.run(self.prepare(frame, landmarks))
-        with HeldFrame(frame) as held:
+        with HeldFrame(frame, pixel_format=pixel_format) as held:
             return self.run(self.prepare(held, landmarks))
 
     @overload

@@ -50,9 +50,9 @@ def check_frame(frame: Any) -> ByteArray:
     if frame.ndim != 3 or frame.shape[2] != 3:
         hint = ""
         if frame.ndim == 2:
-            hint = "; for a grey picture use cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
+            hint = "; for a grey picture say pixel_format='gray'"
         elif frame.ndim == 3 and frame.shape[2] == 4:
-            hint = "; drop the alpha channel with frame[:, :, :3]"
+            hint = "; with an alpha channel say pixel_format='bgra'"
         elif frame.ndim == 3 and frame.shape[0] == 3:
             hint = "; put the channels last with frame.transpose(1, 2, 0)"
         elif frame.ndim == 4:

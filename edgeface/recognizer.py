@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from edgeface.quality import Quality
 from edgeface.runtime.choice import is_file
 from edgeface.runtime.frame import HeldFrame
 from edgeface.runtime.stage import Stage
+from edgeface.stopwatch import Stopwatch
 from edgeface.types import Decision, Recognition, Verification
 
 if TYPE_CHECKING:
@@ -173,11 +173,14 @@ class FaceRecognizer:
             raise ConfigurationError("this recogniser was made from ready engines; exchange those, or use `open`")
         self._reload()
 
-    def recognize(self, frame: Any, *, stages_ms: MutableMapping[str, float] | None = None) -> list[Recognition]:
+    def recognize(
+        self, frame: Any, *, pixel_format: str = "bgr", stages_ms: MutableMapping[str, float] | None = None
+    ) -> list[Recognition]:
         """Say who is in a frame.
 
         Args:
-            frame: (H, W, 3) uint8 BGR, sides of 32 to 8192 px.
+            frame: (H, W, 3) uint8 BGR, sides of 32 to 8192 px, or another array that `pixel_format` describes.
+            pixel_format: ``bgr``, or as of `Detector.detect`.
             stages_ms: receives the milliseconds of ``detect``, ``align``, ``embed``, ``search`` and, with a liveness
                 model, ``liveness``.
 
@@ -189,19 +192,19 @@ class FaceRecognizer:
             ClosedError: this recogniser was closed.
         """
         watch = Stopwatch(stages_ms)
-        with HeldFrame(frame) as held:
+        with HeldFrame(frame, pixel_format=pixel_format) as held:
             faces = self.detector.detect(held)
             watch.lap("detect")
             return self._identify(held, faces, watch)
 
-    def recognize_each(self, frames: Iterable[Any]) -> Iterator[list[Recognition]]:
+    def recognize_each(self, frames: Iterable[Any], *, pixel_format: str = "bgr") -> Iterator[list[Recognition]]:
         """Say who is in frame after frame; the next one's faces are found while this one's are embedded.
 
         Worth it where both networks run on a GPU, each on a stream of its own. A frame's result comes as soon as it
         is known, without waiting for the next frame.
 
         Args:
-            frames: as of `recognize`. It is iterated in a thread of its own, at most one frame ahead.
+            frames, pixel_format: as of `recognize`. They are iterated in a thread of its own, at most one frame ahead.
 
         Yields:
             What `recognize` returns, in the frames' order.
@@ -214,7 +217,8 @@ class FaceRecognizer:
             with held:
                 return self._identify(held, faces, Stopwatch(None))
 
-        return overlapped((HeldFrame(frame) for frame in frames), self.detector.detect, identify)
+        held = (HeldFrame(frame, pixel_format=pixel_format) for frame in frames)
+        return overlapped(held, self.detector.detect, identify)
 
     def _identify(self, frame: HeldFrame, faces: Faces, watch: Stopwatch) -> list[Recognition]:
         tensor = self.embedder.prepare(frame, faces.landmarks)
@@ -226,7 +230,7 @@ class FaceRecognizer:
         watch.lap("search")
         live: FloatArray | None = None
         if self.liveness is not None:
-            live = self.liveness.scores(frame.image, faces.boxes)
+            live = self.liveness.scores(frame.image, faces.boxes, pixel_format=frame.pixel_format)
             watch.lap("liveness")
         for index, matches in enumerate(found):
             decision = policy.decide(matches)
@@ -249,13 +253,15 @@ class FaceRecognizer:
         return results
 
     def enroll(
-        self, name: str, photos: Any, *, limits: EnrolmentLimits | None = None, force: bool = False
+        self, name: str, photos: Any, *, pixel_format: str = "bgr", limits: EnrolmentLimits | None = None,
+        force: bool = False,
     ) -> Person:
         """Enrol a person, or add templates to one who is enrolled. All photographs are taken, or none.
 
         Args:
             name: of the person.
             photos: one (H, W, 3) uint8 BGR array, or a list of them, each with exactly one face.
+            pixel_format: as of `recognize`.
             limits: what each photograph must reach; None is `EnrolmentLimits()`.
             force: enrol what the limits refuse, and log it. A photograph without exactly one face is refused anyway.
 
@@ -272,8 +278,10 @@ class FaceRecognizer:
         pictures: Sequence[Any] = photos if isinstance(photos, (list, tuple)) else [photos]
         if not pictures:
             raise InputError("photos: expected at least one photograph, got an empty list")
-        limits = limits or EnrolmentLimits()
-        views = [self._enrolment_view(photo, number) for number, photo in enumerate(pictures, 1)]
+        limits = EnrolmentLimits() if limits is None else limits
+        if not isinstance(limits, EnrolmentLimits):
+            raise InputError(f"limits: expected an EnrolmentLimits, got {type(limits).__name__}")
+        views = [self._enrolment_view(photo, pixel_format, number) for number, photo in enumerate(pictures, 1)]
         embeddings = np.concatenate([embedding for _, embedding in views])
         refused = [(i, one) for i, (quality, _) in enumerate(views) for one in check_view(quality, limits)]
         refused += check_agreement(name, embeddings, self.gallery, self.policy, limits)
@@ -283,8 +291,8 @@ class FaceRecognizer:
             self._policy.make(self.embedder.engine.manifest, self.gallery.template_count + len(pictures))
         return self.gallery.add(name, embeddings, qualities=[float(quality.score[0]) for quality, _ in views])
 
-    def _enrolment_view(self, photo: Any, number: int) -> tuple[Quality, FloatArray]:
-        with HeldFrame(photo) as held:
+    def _enrolment_view(self, photo: Any, pixel_format: str, number: int) -> tuple[Quality, FloatArray]:
+        with HeldFrame(photo, pixel_format=pixel_format) as held:
             faces = self.detector.detect(held)
             if len(faces) == 0:
                 raise EnrolmentError(f"photograph {number}: expected one face, got none", reason="no_face")
@@ -296,28 +304,31 @@ class FaceRecognizer:
                     limit=1,
                 )
             embedding = self.embedder.embed(held, faces.landmarks)
-        quality = Quality.of_view(align_faces(photo, faces.landmarks), faces)
+        quality = Quality.of_view(align_faces(photo, faces.landmarks, pixel_format=pixel_format), faces)
         return quality.with_embeddings(embedding, self.embedder.engine.manifest.recognizability), embedding
 
-    def verify(self, a: Any, b: Any) -> Verification:
+    def verify(self, a: Any, b: Any, *, pixel_format: str = "bgr") -> Verification:
         """Compare the people of two photographs, without the gallery.
 
         Args:
             a, b: (H, W, 3) uint8 BGR. Of several faces the one that the picture is of counts: large, near the middle.
+            pixel_format: as of `recognize`, of both.
 
         Raises:
             InputError: not a photograph, or no face in it.
         """
-        one, other = (self._subject(photo, which) for photo, which in ((a, "first"), (b, "second")))
-        similarity = float(self.embedder.embed(a, one.landmarks)[0] @ self.embedder.embed(b, other.landmarks)[0])
+        one, other = (self._subject(photo, pixel_format, which) for photo, which in ((a, "first"), (b, "second")))
+        similarity = float(one @ other)
         policy = self.policy
         return Verification(similarity >= policy.threshold, similarity, policy.threshold, policy.fmr)
 
-    def _subject(self, photo: Any, which: str) -> Faces:
-        faces = self.detector.detect(photo)
-        if len(faces) == 0:
-            raise InputError(f"{which} photograph: expected a face, found none")
-        return faces.subject(photo.shape[0], photo.shape[1])
+    def _subject(self, photo: Any, pixel_format: str, which: str) -> FloatArray:
+        with HeldFrame(photo, pixel_format=pixel_format) as held:
+            faces = self.detector.detect(held)
+            if len(faces) == 0:
+                raise InputError(f"{which} photograph: expected a face, found none")
+            embedding: FloatArray = self.embedder.embed(held, faces.subject(*held.size).landmarks)[0]
+        return embedding
 
     def close(self) -> None:
         """Close the engines and the gallery that `open` made. Closing twice is harmless."""
@@ -330,17 +341,3 @@ class FaceRecognizer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class Stopwatch:
-    """Milliseconds between laps, written into a mapping when there is one."""
-
-    def __init__(self, stages_ms: MutableMapping[str, float] | None) -> None:
-        self._stages_ms = stages_ms
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        if self._stages_ms is not None:
-            self._stages_ms[stage] = (now - self._last) * 1e3
-        self._last = now

@@ -17,7 +17,7 @@ from edgeface import kernels
 from edgeface.errors import InferenceError, InputError
 from edgeface.home import home, write_atomically
 from edgeface.photos import read_photo
-from edgeface.recognizer import Stopwatch
+from edgeface.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

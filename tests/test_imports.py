@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 #: Layers from the bottom up: a module imports from its own layer's list of rooms, and from lower layers.
 #: Rooms in one layer do not know one another, unless they are the same room.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "overlap"),
+    ("errors", "overlap", "stopwatch"),
     ("types",),
     ("home", "photos", "tables", "pad", "contents", "manifest", "frames", "pose"),
     ("kernels", "runtime", "policy", "quality"),

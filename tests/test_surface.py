@@ -18,7 +18,7 @@ Detector(engine, *, max_side_px=640, min_score=0.7, max_overlap=0.3, max_faces=1
 Detector.detect(self, frame, *, pixel_format='bgr')
 Embedder(engine, *, max_batch=None)
 Embedder.dimension
-Embedder.embed(self, frame, landmarks)
+Embedder.embed(self, frame, landmarks, *, pixel_format='bgr')
 Embedder.model_id
 Embedder.prepare(self, frame, landmarks)
 Embedder.run(self, tensor)
@@ -26,15 +26,15 @@ Engine.close(self)
 Engine.run(self, tensor)
 FaceRecognizer(detector, embedder, gallery, policy, *, liveness=None)
 FaceRecognizer.close(self)
-FaceRecognizer.enroll(self, name, photos, *, limits=None, force=False)
+FaceRecognizer.enroll(self, name, photos, *, pixel_format='bgr', limits=None, force=False)
 FaceRecognizer.open(gallery, *, detector='yunet', embedder='sface', liveness=None, precision='fp32', runtime='auto',
     fmr=None, fpir=None, threshold=None, margin=None, max_side_px=640, threads=None, prepare='auto',
     frame_size=(1080, 1920), graphs='off', key=None)
 FaceRecognizer.policy
-FaceRecognizer.recognize(self, frame, *, stages_ms=None)
-FaceRecognizer.recognize_each(self, frames)
+FaceRecognizer.recognize(self, frame, *, pixel_format='bgr', stages_ms=None)
+FaceRecognizer.recognize_each(self, frames, *, pixel_format='bgr')
 FaceRecognizer.reload(self)
-FaceRecognizer.verify(self, a, b)
+FaceRecognizer.verify(self, a, b, *, pixel_format='bgr')
 Faces(boxes, scores, landmarks)
 Faces.empty()
 Faces.sizes

@@ -154,6 +154,39 @@ def test_the_same_pixels_give_the_same_result_however_they_lie_in_memory(
     assert found.similarity == expected.similarity
 
 
+@pytest.mark.parametrize(
+    ("pixel_format", "conversion", "lost"),
+    [
+        ("rgb", cv2.COLOR_BGR2RGB, 0.0),
+        ("bgra", cv2.COLOR_BGR2BGRA, 0.0),
+        ("i420", cv2.COLOR_BGR2YUV_I420, 0.03),  # half the resolution of colours
+    ],
+)
+def test_frames_in_other_formats_are_the_same_people(
+    pixel_format: str, conversion: int, lost: float, people: FaceRecognizer, photos: Photos
+) -> None:
+    given = {
+        name: np.asarray(cv2.cvtColor(resized(photos[name], 480, 400), conversion), np.uint8)
+        for name in ("emmanuel_macron_2014", "emmanuel_macron_2025")
+    }
+    one, other = (resized(photos[name], 480, 400) for name in given)
+    (wanted,) = people.recognize(one)
+    (person,) = people.recognize(given["emmanuel_macron_2014"], pixel_format=pixel_format)
+    ((again,),) = people.recognize_each([given["emmanuel_macron_2014"]], pixel_format=pixel_format)
+    assert wanted.name == person.name == again.name == "Emmanuel"
+    assert person.similarity == again.similarity == pytest.approx(wanted.similarity, abs=lost + 1e-6)
+    compared = people.verify(*given.values(), pixel_format=pixel_format)
+    assert compared.similarity == pytest.approx(people.verify(one, other).similarity, abs=lost + 1e-6)
+    frame = given["emmanuel_macron_2025"]
+    people.enroll("the same man", frame, pixel_format=pixel_format, force=True)
+    points = people.detector.detect(frame, pixel_format=pixel_format).landmarks
+    probe = people.embedder.embed(frame, points, pixel_format=pixel_format)
+    similarities = people.gallery.similarities("the same man", probe)
+    people.gallery.remove("the same man")
+    assert similarities is not None
+    assert float(similarities.max()) > 0.999
+
+
 @pytest.mark.parametrize("call", ["recognize", "enroll", "verify", "detect", "align"])
 def test_what_is_no_frame_is_refused_everywhere(call: str, people: FaceRecognizer, photos: Photos) -> None:
     photo = photos["barack_obama_2005"]
