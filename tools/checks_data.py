@@ -41,7 +41,7 @@ def models() -> Iterator[Finding]:
             force = "" if not path.exists() else " --force"
             yield Finding(f"model {name}", "fault", str(error), f"edgeface models fetch {name}{force}")
         else:
-            yield Finding(f"model {name}", "good", f"{manifest.model_id}, {manifest.size >> 20} MB, whole")
+            yield Finding(f"model {name}", "good", f"{manifest.model_id}, {manifest.size / 1e6:.1f} MB, whole")
 
 
 def engines(board: Board | None) -> Iterator[Finding]:

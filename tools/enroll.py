@@ -10,6 +10,7 @@ import click
 
 from edgeface.enrolment import EnrolmentLimits
 from edgeface.errors import EdgefaceError
+from edgeface.tools.enroll_people import find_people
 from edgeface.tools.output import (
     PersonName,
     decision_options,
@@ -25,32 +26,50 @@ from edgeface.tools.session import Photos, open_recognizer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgeface import FaceRecognizer
     from edgeface.gallery import Person
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
+#: Each limit of the gate in a few words.
+LIMITS = {
+    "min_size_px": "Shorter side of the face in pixels",
+    "min_sharpness": "Variance of the Laplacian of the aligned face",
+    "min_exposure": "Mean grey of the face, 0 to 1, at least",
+    "max_exposure": "Mean grey of the face, 0 to 1, at most",
+    "min_contrast": "Standard deviation of the face's grey, 0 to 0.5",
+    "max_yaw_deg": "Head turned left or right",
+    "max_pitch_deg": "Head turned up or down",
+    "max_roll_deg": "Head tilted to a shoulder",
+    "min_quality": "Quality score of the view, 0 to 1",
+    "min_agreement": "Least similarity to the person's other photographs",
+    "max_other_similarity": "From this similarity to another person on the face is theirs",
+}
+
+
 def limit_options(function: F) -> F:
     """One option for each limit of the enrolment gate."""
     for limit in reversed(fields(EnrolmentLimits)):
-        words = limit.name.replace("_", "-")
         shown = "from the model's thresholds" if limit.default is None else f"{limit.default:g}"
         function = click.option(
-            f"--{words}",
+            f"--{limit.name.replace('_', '-')}",
             limit.name,
             type=float,
             callback=not_nan,
             default=limit.default,
-            help=f"Limit of the gate (default {shown}).",
+            help=f"{LIMITS[limit.name]} (default {shown}).",
         )(function)
     return function
 
 
 @click.command("enroll")
-@click.argument("name", type=PersonName())
+@click.argument("name", required=False, type=PersonName())
 @click.argument("photos", nargs=-1, metavar="[PHOTO...]", type=click.Path(path_type=Path))
 @click.option("--camera", default=None, metavar="SOURCE",
               help="Take the photographs from this camera, file or address, with hints for the person.")  # fmt: skip
+@click.option("--people", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Enrol everybody of this folder: a folder of photographs for each person, or NAME.jpg.")  # fmt: skip
 @gallery_option
 @key_option
 @model_options
@@ -59,9 +78,10 @@ def limit_options(function: F) -> F:
 @click.option("--force", is_flag=True, help="Enrol what the gate refuses; every refusal is logged.")
 @json_option
 def command(
-    name: str,
+    name: str | None,
     photos: tuple[Path, ...],
     camera: str | None,
+    folder: Path | None,
     gallery_path: Path,
     force: bool,
     as_json: bool,
@@ -73,31 +93,48 @@ def command(
     A photograph that is refused is reported and the rest is enrolled; exit code 1 says that some were refused.
     """
     limits = EnrolmentLimits(**{limit.name: options.pop(limit.name) for limit in fields(EnrolmentLimits)})
-    if (camera is None) == (not photos):
-        raise click.UsageError("expected photographs or --camera, and not both")
+    if (name is None) != (folder is not None) or (bool(photos) + (camera is not None) + (folder is not None)) != 1:
+        raise click.UsageError("expected NAME with photographs, NAME with --camera, or --people alone")
     if camera is not None:
         from edgeface.tools.enroll_camera import enroll_from_camera
 
-        person = enroll_from_camera(name, camera, gallery_path, options, limits)
+        person = enroll_from_camera(str(name), camera, gallery_path, options, limits)
         if as_json:
             print_json({"person": vars(person)})
         else:
             click.echo(f"{person.name}: {person.templates} templates in {gallery_path}")
         return
-    places = Photos(photos)
-    added: Person | None = None
-    enrolled = 0
+    people = {str(name): list(photos)} if folder is None else find_people(folder)
+    enrolled: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
     with open_recognizer(gallery_path, options) as recognizer:
-        for path, frame in places:
-            try:
-                added = recognizer.enroll(name, frame, limits=limits, force=force)
-                enrolled += 1
-            except EdgefaceError as error:
-                places.fail(path, error)
-    if added is None:
-        raise EdgefaceError(f"{name}: nothing was enrolled: none of {len(places.paths)} photographs could be used")
+        for who, places in people.items():
+            found = Photos(places)
+            added, count = _enroll(recognizer, who, found, limits, force=force)
+            failed |= found.failed
+            if added is None:
+                failed[who] = f"nothing was enrolled: none of {len(found.paths)} photographs could be used"
+                click.echo(f"edgeface: {who}: {failed[who]}", err=True)
+                continue
+            enrolled.append({"person": vars(added), "photos": count})
+            if not as_json:
+                counted = f"{count} photograph{'s' * (count != 1)} enrolled, {added.templates} template"
+                click.echo(f"{added.name}: {counted}{'s' * (added.templates != 1)} in {gallery_path}")
     if as_json:
-        print_json({"person": vars(added), "photos": enrolled, "failed": places.failed})
-    else:
-        click.echo(f"{added.name}: {enrolled} photographs enrolled, {added.templates} templates in {gallery_path}")
-    click.get_current_context().exit(places.exit_code())
+        one = enrolled[0] if enrolled else {"person": None, "photos": 0}
+        print_json({**(one if folder is None else {"people": enrolled}), "failed": failed})
+    click.get_current_context().exit(1 if failed else 0)
+
+
+def _enroll(
+    recognizer: FaceRecognizer, name: str, photos: Photos, limits: EnrolmentLimits, *, force: bool
+) -> tuple[Person | None, int]:
+    """The person as the gallery has them after the last photograph that passed, and how many passed."""
+    added, count = None, 0
+    for path, frame in photos:
+        try:
+            added = recognizer.enroll(name, frame, limits=limits, force=force)
+            count += 1
+        except EdgefaceError as error:
+            photos.fail(path, error)
+    return added, count

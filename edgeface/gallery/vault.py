@@ -27,7 +27,10 @@ _KNOWN = b"edgeface gallery key"
 
 
 def key_from_file(path: str | os.PathLike[str]) -> Key:
-    """A key provider for `Gallery.open`: 32 bytes, or 64 hexadecimal digits, in a file that only its owner can read."""
+    """A key provider for `Gallery.open`: 32 bytes, or 64 hexadecimal digits, in a file that only its owner can read.
+
+    A systemd credential may be such a file, too: its access list for the service's user shows as rights of the group.
+    """
 
     def read() -> bytes:
         try:
@@ -36,7 +39,9 @@ def key_from_file(path: str | os.PathLike[str]) -> Key:
                 content = file.read(1024)
         except OSError as error:
             raise GalleryKeyError(f"{path}: cannot read the gallery's key: {error.strerror}") from error
-        if stat.S_IMODE(mode) & 0o077:
+        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+        shared = 0o037 if credentials and Path(path).parent == Path(credentials) else 0o077
+        if stat.S_IMODE(mode) & shared:
             raise GalleryKeyError(f"{path}: others than the owner can reach the key; run `chmod 600 {path}`")
         return _parse(content, str(path))
 

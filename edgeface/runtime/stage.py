@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeface.runtime.choice import choose, is_file
@@ -38,7 +39,8 @@ class Stage:
         options: Mapping[str, Mapping[str, Any]],
         owned: ExitStack,
     ) -> None:
-        self._models = dict(models)
+        # A daemon may change its folder before it loads them again.
+        self._models = {role: Path(model).absolute() if is_file(model) else model for role, model in models.items()}
         self._options = dict(options)
         self._lock = threading.Lock()
         self.engines: dict[str, ReloadableEngine] = {}

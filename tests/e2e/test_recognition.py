@@ -292,6 +292,19 @@ def test_what_is_learned_is_there_after_closing(with_models: Path, tmp_path: Pat
         assert not recognizer.verify(photos["jacinda_ardern_2018"], photos["rishi_sunak_2020"]).match
 
 
+def test_a_relative_model_is_loaded_again_from_another_folder(
+    with_models: Path, tmp_path: Path, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(with_models / "models")
+    with FaceRecognizer.open(
+        tmp_path / "g", detector="yunet.fp32.onnx", embedder="sface.fp32.onnx"
+    ) as recognizer:
+        monkeypatch.chdir("/")
+        recognizer.reload()
+        recognizer.enroll("Emmanuel", photos["emmanuel_macron_2014"])
+        assert [person.name for person in recognizer.recognize(photos["emmanuel_macron_2025"])] == ["Emmanuel"]
+
+
 def test_a_gallery_of_another_model_is_refused_with_both_names(with_models: Path, tmp_path: Path) -> None:
     from edgeface import Gallery
 

@@ -270,6 +270,11 @@ def test_keys_from_the_environment_and_from_systemd(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     (tmp_path / "gallery").write_bytes(KEY)
     assert key_from_credential("gallery")() == KEY
+    (tmp_path / "gallery").chmod(0o440)  # as an access list for the service's user looks
+    assert key_from_file(tmp_path / "gallery")() == KEY
+    (tmp_path / "gallery").chmod(0o444)
+    with pytest.raises(GalleryKeyError, match="chmod 600"):
+        key_from_file(tmp_path / "gallery")()
     with pytest.raises(GalleryKeyError, match="systemd credential other"):
         key_from_credential("other")()
 
