@@ -24,8 +24,9 @@ def pack(graph: Graph) -> Graph:
     """A copy for the file: it computes the same, but what is left of weights and biases in float is rounded to FP16.
 
     FP16 is what a strongly typed engine gives them anyway (`halve`). A network without INT8 layers keeps its numbers.
-    Zero points of weights stay: onnxruntime 1.32 on x86 rewrites each of them and fails where one is
-    shared or left out, although the standard allows both.
+    Zero points stay, although the standard lets them out: onnxruntime 1.32 takes one that is left out for an unsigned
+    one where it moves a pair through a Reshape or Transpose, as it does around a MatMul of tokens, and on x86 it
+    rewrites each of those of weights and fails where one is shared or left out.
     """
     graph = graph.copy()
     layers = qdq.int8_layers(graph)
@@ -36,8 +37,6 @@ def pack(graph: Graph) -> Graph:
                     kept = [item for item in node.attribute if item.name != name]
                     del node.attribute[:]
                     node.attribute.extend(kept)
-        if node.op_type == "DequantizeLinear" and node.input[0] not in graph.constants:
-            del node.input[2:]  # int8 0 by the standard
     for name in dict.fromkeys(name for node in graph.nodes if node.op_type in WEIGHTED for name in node.input[1:]):
         if layers:
             _halve(graph, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -167,6 +168,26 @@ def test_the_file_says_the_same_in_fewer_bytes(maker: Any) -> None:
     mixed = pack(qdq.insert(graph, [graph.nodes[0].name], ranges))
     assert [node.op_type for node in mixed.nodes].count("Cast") == 2, "the weights of the layer in float"
     assert [row["weights"] for row in file_layers(mixed.to_bytes())] == [64 * 27, 8 * 64]
+
+
+def test_the_file_of_a_network_of_tokens_runs_as_it_is_written(maker: Any) -> None:
+    """As firmware runs it: onnxruntime makes a Gemm between two Reshapes of a MatMul and an Add, and moves Q/DQ."""
+    make = maker(size=8)
+    x = make.node("Reshape", make.conv("in", 3, 12), make.constant(np.array([1, 12, 64])))
+    x = make.node("Transpose", x, perm=[0, 2, 1])
+    for _ in range(2):
+        x = make.node("MatMul", x, make.constant(make.random.normal(size=(12, 12)) / 4))
+        x = make.node("Add", make.constant(make.random.normal(size=12)), x)
+    graph = Graph(make.model(x, batch=1, rank=3))
+    pictures = np.random.default_rng(3).normal(size=(4, 3, 8, 8)).astype(np.float32)
+    ranges = {n: s.range("max") for n, s in collect(graph, pictures, read_tensors(graph)).items()}
+    packed = pack(qdq.insert(graph, [node.name for node in graph.weighted()], ranges))
+    exact = Runner(packed).run(pictures)["out"]
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(packed.to_bytes(), options, providers=["CPUExecutionProvider"])
+    as_run = np.concatenate([session.run(["out"], {"in": picture[None]})[0] for picture in pictures])
+    assert np.abs(exact - as_run).max() < 0.02 * np.abs(exact).max()
 
 
 @given(st.floats(1e-9, 1e4))
