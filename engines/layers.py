@@ -22,7 +22,7 @@ PICTURES = 16
 def output_shapes(graph: Graph, inputs: Inputs) -> dict[str, tuple[int, ...]]:
     """Shapes of the weighted layers' outputs for one of the inputs; BuildError when the network cannot run on it."""
     names = [node.output[0] for node in graph.weighted()]
-    part = next(iter(Runner(graph, outputs=names).batches(inputs.part(0, 1))))
+    part = next(iter(Runner(graph, outputs=names, batch=1).batches(inputs.part(0, 1))))
     return {name: value.shape for name, value in part.items()}
 
 

@@ -7,6 +7,7 @@ convolutions and fully connected layers, and on a residual branch that such a la
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,13 +127,18 @@ def _weights(graph: Graph, node: onnx.NodeProto, shared: dict[tuple[str, int], s
 
 
 def macs(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Multiply-accumulates of one picture in each weighted layer, given the shapes of the layers' outputs."""
-    result = {}
-    for node in graph.weighted():
-        weight = graph.constants[node.input[1]]
-        pixels = int(np.prod(shapes[node.output[0]][2:])) if node.op_type == "Conv" else 1
-        result[node.name] = int(weight.size) * pixels
-    return result
+    """Multiply-accumulates in each weighted layer, given the shapes of the layers' outputs for one picture."""
+    return {
+        node.name: work(node.op_type, graph.constants[node.input[1]].shape, shapes[node.output[0]])
+        for node in graph.weighted()
+    }
+
+
+def work(operator: str, weights: tuple[int, ...], output: tuple[int, ...]) -> int:
+    """Multiply-accumulates of a layer: the values of its output times the products that each of them adds up."""
+    if operator == "Conv":
+        return math.prod(output) * math.prod(weights[1:])
+    return math.prod(output) * (math.prod(weights[-2:]) // output[-1] if len(weights) > 1 else weights[0])
 
 
 def int8_layers(graph: Graph) -> list[str]:
@@ -142,5 +148,7 @@ def int8_layers(graph: Graph) -> list[str]:
 
 
 def float_inputs(node: onnx.NodeProto, graph: Graph) -> bool:
-    """Whether a node uses the transposed left input of a Gemm, which INT8 kernels do not take."""
-    return bool(node.op_type == "Gemm" and attribute(node, "transA", 0)) or graph.constants[node.input[1]].ndim < 2
+    """Whether INT8 kernels do not take a layer: a Gemm with its left input transposed, a MatMul with many matrices."""
+    if node.op_type == "MatMul":
+        return graph.constants[node.input[1]].ndim != 2
+    return bool(node.op_type == "Gemm" and attribute(node, "transA", 0))

@@ -128,12 +128,8 @@ def _python(python: Path | None, words: list[Any]) -> subprocess.CompletedProces
 def int8_share(graph: Graph, inputs: Inputs) -> float:
     """Share of the multiply-accumulates of one picture that layers with INT8 input and weights do, in any file."""
     layers = layers_of(graph)
-    shapes = Runner(graph, outputs=[layer.writes for layer in layers], batch=1).run(inputs.part(0, 1))
-    work = {
-        layer.name: int(np.prod(layer.weights))
-        * (int(np.prod(shapes[layer.writes].shape[2:])) if layer.operator == "Conv" else 1)
-        for layer in layers
-    }
+    outputs = Runner(graph, outputs=[layer.writes for layer in layers], batch=1).run(inputs.part(0, 1))
+    work = {layer.name: qdq.work(layer.operator, layer.weights, outputs[layer.writes].shape) for layer in layers}
     chosen = set(qdq.int8_layers(graph))
     return sum(count for name, count in work.items() if name in chosen) / max(sum(work.values()), 1)
 

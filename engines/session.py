@@ -77,7 +77,8 @@ class Runner:
                 values = self._session.run(self._wanted, {self._input: part})
             except Exception as error:
                 raise BuildError(f"onnxruntime failed while it ran the network: {str(error)[:400]}") from error
-            yield {name: value[:count] for name, value in zip(self._wanted, values, strict=True)}
+            whole = count == self.batch  # tensors inside may have something else than pictures in front
+            yield {name: value if whole else value[:count] for name, value in zip(self._wanted, values, strict=True)}
             if tick is not None:
                 tick(count)
 

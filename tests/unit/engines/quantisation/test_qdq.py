@@ -14,12 +14,14 @@ from edgeface.engines import qdq
 from edgeface.engines.equalize import equalize
 from edgeface.engines.graph import Graph
 from edgeface.engines.halve import halve
-from edgeface.engines.layers import file_layers
+from edgeface.engines.layers import file_layers, output_shapes
 from edgeface.engines.pack import pack
+from edgeface.engines.pictures import Inputs
 from edgeface.engines.prepare import prepare
 from edgeface.engines.quantize import finish, read_tensors
 from edgeface.engines.ranges import collect
 from edgeface.engines.session import Runner
+from edgeface.manifest import Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,6 +190,19 @@ def test_the_file_of_a_network_of_tokens_runs_as_it_is_written(maker: Any) -> No
     session = onnxruntime.InferenceSession(packed.to_bytes(), options, providers=["CPUExecutionProvider"])
     as_run = np.concatenate([session.run(["out"], {"in": picture[None]})[0] for picture in pictures])
     assert np.abs(exact - as_run).max() < 0.02 * np.abs(exact).max()
+
+
+def test_the_work_of_layers_is_counted_for_every_token_and_pixel(maker: Any) -> None:
+    make = maker(size=8)
+    x = make.conv(make.conv("in", 3, 12, kernel=3), 12, 12, kernel=3, depthwise=True)
+    x = make.node("Transpose", make.node("Reshape", x, make.constant(np.array([0, 4, 3, 64]))), perm=[0, 1, 3, 2])
+    x = make.node("MatMul", x, make.constant(make.random.normal(size=(3, 5))))
+    x = make.node("MatMul", x, make.constant(make.random.normal(size=(4, 5, 2))))  # a matrix for each of 4 groups
+    graph = Graph(make.model(make.gemm(make.node("Reshape", x, make.constant(np.array([-1, 128]))), 128, 6), rank=2))
+    pictures = Inputs(np.zeros((3, 8, 8, 3), np.uint8), Preprocessing())
+    macs = list(qdq.macs(graph, output_shapes(graph, pictures)).values())
+    assert macs == [64 * 12 * 27, 64 * 12 * 9, 4 * 64 * 3 * 5, 4 * 64 * 5 * 2, 4 * 128 * 6]
+    assert [qdq.float_inputs(node, graph) for node in graph.weighted()] == [False, False, False, True, False]
 
 
 @given(st.floats(1e-9, 1e4))
