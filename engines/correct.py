@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from edgeface.engines.session import BATCH
+from edgeface.engines.session import BATCH, pad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,11 +43,14 @@ def correct_biases(
         What was added to each layer's bias, by the name of the layer's output.
     """
     added: dict[str, Array] = {}
-    batch = graph.inputs[0].type.tensor_type.shape.dim[0].dim_value or BATCH
-    count = max(len(tensors) // batch, 1) * batch
-    held: dict[str, list[Array]] = {
-        graph.input_name: [tensors[i : i + batch] for i in range(0, min(count, len(tensors)), batch)]
-    }
+    fixed = graph.inputs[0].type.tensor_type.shape.dim[0].dim_value
+    parts: list[Array] = [tensors[at : at + (fixed or BATCH)] for at in range(0, len(tensors), fixed or BATCH)]
+    # The means are of all pictures, and so must be what they are compared with: a batch left out would go as
+    # "error" into the biases.
+    real = len(parts[-1]) if fixed else None
+    if fixed:
+        parts[-1] = pad(parts[-1], fixed)
+    held = {graph.input_name: parts}
     remaining = {name: len(graph.readers(name)) for node in graph.nodes for name in node.input if name}
     for node in list(graph.nodes):
         if any(name and name not in held and name not in graph.constants for name in node.input):
@@ -55,7 +58,7 @@ def correct_biases(
         results = _run(graph, node, held)
         name = node.output[0]
         if name in means and node.op_type in ("Conv", "Gemm"):
-            shift = means[name] - _channel_means(results[0])
+            shift = means[name] - _channel_means([*results[0][:-1], results[0][-1][:real]])
             _add_bias(graph, node, shift)
             added[name] = shift
             shape = (1, -1, *[1] * (results[0][0].ndim - 2))

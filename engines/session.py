@@ -50,6 +50,11 @@ def open_session(content: bytes, name: str) -> Any:
         raise BuildError(f"{name}: onnxruntime cannot load the network: {str(error)[:400]}") from error
 
 
+def pad(part: Array, batch: int) -> Array:
+    """A batch filled up with its last picture."""
+    return np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
+
+
 class Runner:
     """A graph made ready to run over many pictures.
 
@@ -64,21 +69,25 @@ class Runner:
         self._input = graph.input_name
         self._wanted = wanted
         fixed = self._session.get_inputs()[0].shape[0]
-        self.batch = fixed if isinstance(fixed, int) and fixed > 0 else batch
+        self._fixed = isinstance(fixed, int) and fixed > 0
+        self.batch: int = fixed if self._fixed else batch
 
     def batches(self, tensors: Tensors, *, tick: Callable[[int], None] | None = None) -> Iterator[dict[str, Array]]:
-        """The outputs of (N, 3, H, W) float32 pictures, batch by batch; a last batch is padded and cut."""
+        """The outputs of (N, 3, H, W) float32 pictures, batch by batch; where the network's batch is fixed, the last
+        one is padded and cut.
+        """
         for start in range(0, len(tensors), self.batch):
             part = tensors[start : start + self.batch]
             count = len(part)
-            if count < self.batch:
-                part = np.concatenate([part, np.repeat(part[-1:], self.batch - count, axis=0)])
+            padded = self._fixed and count < self.batch
+            if padded:
+                part = pad(part, self.batch)
             try:
                 values = self._session.run(self._wanted, {self._input: part})
             except Exception as error:
                 raise BuildError(f"onnxruntime failed while it ran the network: {str(error)[:400]}") from error
-            whole = count == self.batch  # tensors inside may have something else than pictures in front
-            yield {name: value if whole else value[:count] for name, value in zip(self._wanted, values, strict=True)}
+            # Only a padded batch is cut: tensors inside may have something else than pictures in front.
+            yield {name: value[:count] if padded else value for name, value in zip(self._wanted, values, strict=True)}
             if tick is not None:
                 tick(count)
 

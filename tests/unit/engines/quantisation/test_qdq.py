@@ -99,22 +99,27 @@ def test_arithmetic_against_a_simulation(maker: Any) -> None:
     assert np.abs(want - Runner(graph).run(pictures)["out"]).max() > 1e-3, "quantisation must show"
 
 
-def test_bias_correction_takes_the_mean_error_out(quantised: tuple[Graph, Graph], pictures: Any) -> None:
-    equal, _ = quantised
+@pytest.mark.parametrize(("count", "batch"), [(24, "batch"), (21, "batch"), (21, 8), (3, 8)])
+def test_bias_correction_takes_the_mean_error_out(
+    network: Callable[..., Graph], pictures: Any, count: int, batch: int | str
+) -> None:
+    some, equal = pictures[:count], prepare(network())
+    if isinstance(batch, int):
+        equal.inputs[0].type.tensor_type.shape.dim[0].dim_value = batch
     layers = [node.name for node in equal.weighted()]
-    ranges = {n: 0.7 * s.range("max") for n, s in collect(equal, pictures, read_tensors(equal)).items()}
+    ranges = {n: 0.7 * s.range("max") for n, s in collect(equal, some, read_tensors(equal)).items()}
 
     class Whole:
         def part(self, start: int, stop: int) -> Any:
-            return pictures
+            return some
 
         def __getitem__(self, index: slice) -> Any:
-            return pictures[index]
+            return some[index]
 
     plain = qdq.insert(equal, layers, ranges)
     corrected = finish(equal, Whole(), layers, ranges)  # type: ignore[arg-type] # the two members that it uses
-    want = Runner(equal).run(pictures)["out"]
-    errors = [np.abs((Runner(g).run(pictures)["out"] - want).mean(axis=0)).max() for g in (plain, corrected)]
+    want = Runner(equal).run(some)["out"]
+    errors = [np.abs((Runner(g).run(some)["out"] - want).mean(axis=0)).max() for g in (plain, corrected)]
     assert errors[1] < 1e-3 * np.abs(want).max() < errors[0]
 
 
