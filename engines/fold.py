@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 #: Operators that only unpack weights: evaluated here when all their inputs are constants.
 UNPACKING = ("DequantizeLinear", "Reshape", "Cast", "Transpose")
+EXPORT = "export it in float32: a build measures what lower precisions cost against that"
 
 
 def fold(content: bytes, recipe: Recipe) -> bytes:
@@ -41,12 +42,12 @@ def fold(content: bytes, recipe: Recipe) -> bytes:
     """
     try:
         model = onnx.load_model_from_string(content)
+        check_one_file(model, recipe.name)  # first: the checker would look for the other file
         onnx.checker.check_model(model)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"{recipe.name}: not a valid ONNX file: {str(error)[:300]}") from error
-    for item in model.graph.initializer:
-        if item.data_location == onnx.TensorProto.EXTERNAL or item.external_data:
-            raise ModelError(f"{recipe.name}: expected one file, but {item.name!r} is stored in another, beside it")
     try:
         _fold_constants(model)
     except Exception as error:
@@ -54,6 +55,17 @@ def fold(content: bytes, recipe: Recipe) -> bytes:
     _free_dimensions(model, recipe)
     _check_against(model, recipe)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def check_one_file(model: onnx.ModelProto, name: str) -> None:
+    """Refuse weights in other files: they would not be the pinned bytes. Raises ModelError."""
+    for item in model.graph.initializer:
+        if item.data_location == onnx.TensorProto.EXTERNAL or item.external_data:
+            where = next((entry.value for entry in item.external_data if entry.key == "location"), "?")
+            raise ModelError(
+                f"{name}: weight {item.name!r} lies in another file ({where!r}), which is not read; save the model "
+                "as one file: onnx.save(onnx.load(path), path, save_as_external_data=False)"
+            )
 
 
 def _fold_constants(model: onnx.ModelProto) -> None:
@@ -65,7 +77,8 @@ def _fold_constants(model: onnx.ModelProto) -> None:
     kept = []
     for node in graph.node:
         foldable = node.op_type in UNPACKING and all(name in constants for name in node.input)
-        if foldable and (node.op_type == "DequantizeLinear" or node.input[0] in packed):
+        halved = node.op_type == "Cast" and foldable and constants[node.input[0]].dtype == np.float16
+        if foldable and (node.op_type == "DequantizeLinear" or node.input[0] in packed or halved):
             run = onnx.reference.ReferenceEvaluator(node)
             value = np.asarray(next(iter(run.run(None, {name: constants[name] for name in node.input}))))
             constants[node.output[0]] = folded[node.output[0]] = value
@@ -85,11 +98,16 @@ def _fold_constants(model: onnx.ModelProto) -> None:
 
 
 def _free_dimensions(model: onnx.ModelProto, recipe: Recipe) -> None:
-    """Make the batch, and the picture size of a fully convolutional network, free where the recipe says so."""
+    """Make the batch, and the picture size of a fully convolutional network, free where the recipe says so.
+
+    A picture size that the file leaves open is the recipe's.
+    """
     graph = model.graph
+    sizes = [dim for item in graph.input for dim in item.type.tensor_type.shape.dim[2:4]]
     if recipe.max_batch is None:
         for value in (*graph.input, *graph.output):
-            value.type.tensor_type.shape.dim[0].dim_param = "batch"
+            for dim in value.type.tensor_type.shape.dim[:1]:
+                dim.dim_param = "batch"
         shapes = {item.name: item for item in graph.initializer}
         for node in graph.node:
             if node.op_type != "Reshape" or node.input[1] not in shapes:
@@ -99,10 +117,15 @@ def _free_dimensions(model: onnx.ModelProto, recipe: Recipe) -> None:
                 target[0] = 0
                 shapes[node.input[1]].CopyFrom(numpy_helper.from_array(target, node.input[1]))
     if recipe.input_size is None:
-        dims = graph.input[0].type.tensor_type.shape.dim
-        dims[2].dim_param, dims[3].dim_param = "height", "width"
+        for dim, name in zip(sizes, ("height", "width"), strict=False):
+            dim.dim_param = name
         for output in graph.output:
-            output.type.tensor_type.shape.dim[1].dim_param = f"anchors_{output.name}"
+            for dim in output.type.tensor_type.shape.dim[1:2]:
+                dim.dim_param = f"anchors_{output.name}"
+        return
+    for dim, size in zip(sizes, recipe.input_size, strict=False):
+        if not dim.dim_value:
+            dim.dim_value = size
 
 
 def _check_against(model: onnx.ModelProto, recipe: Recipe) -> None:
@@ -114,11 +137,24 @@ def _check_against(model: onnx.ModelProto, recipe: Recipe) -> None:
     missing = sorted(set(recipe.outputs.values()) - set(outputs))
     if missing:
         raise ModelError(f"{recipe.name}: the file has no output {missing[0]!r}, it has {', '.join(outputs)}")
+    for item in (*model.graph.input, *(outputs[name] for name in recipe.outputs.values())):
+        kind = item.type.tensor_type.elem_type
+        if kind != onnx.TensorProto.FLOAT:
+            got = onnx.TensorProto.DataType.Name(kind)
+            raise ModelError(f"{recipe.name}: expected {item.name!r} in FLOAT, the file has {got}; {EXPORT}")
+    kinds = {item.name: item.data_type for item in model.graph.initializer}
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    for node in layers:
+        kind = kinds.get(node.input[1], onnx.TensorProto.FLOAT)
+        if kind != onnx.TensorProto.FLOAT:
+            got = onnx.TensorProto.DataType.Name(kind)
+            raise ModelError(f"{recipe.name}: node {node.name!r} has weights in {got}, expected FLOAT; {EXPORT}")
     shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
     height, width = recipe.input_size or (0, 0)
     if len(shape) != 4 or shape[1] != 3 or shape[2:] != [height, width]:
+        last = "; its channels stand last: export it with them in front (NCHW)" if shape[3:] == [3] else ""
         raise ModelError(
-            f"{recipe.name}: expected an input of shape (N, 3, {height}, {width}), the file has {shape}; 0 is any"
+            f"{recipe.name}: expected an input of shape (N, 3, {height}, {width}), the file has {shape}; 0 is any{last}"
         )
     if recipe.max_batch is not None and shape[0] not in (0, recipe.max_batch):
         raise ModelError(f"{recipe.name}: the recipe says batch {recipe.max_batch}, the file has {shape[0]}")
@@ -140,3 +176,25 @@ def _check_against(model: onnx.ModelProto, recipe: Recipe) -> None:
         onnx.shape_inference.infer_shapes(model, strict_mode=True)
     except Exception as error:
         raise ModelError(f"{recipe.name}: the folded network is not valid: {str(error)[:300]}") from error
+    if recipe.max_batch is None:
+        _check_batch(model, recipe)
+
+
+def _check_batch(model: onnx.ModelProto, recipe: Recipe) -> None:
+    """Refuse a network that takes any batch by its input and one picture by a constant inside."""
+    trial = onnx.ModelProto()
+    trial.CopyFrom(model)
+    for value in (*trial.graph.input, *trial.graph.output):
+        for dim in value.type.tensor_type.shape.dim[:1]:
+            dim.Clear()
+    trial.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    what = f"{recipe.name}: the recipe says any batch, but the network does not take two pictures"
+    mend = "write the batch that it was exported with under [input], batch = 1, or export it with a dynamic batch"
+    try:
+        inferred = onnx.shape_inference.infer_shapes(trial, strict_mode=True, data_prop=True)
+    except Exception as error:
+        raise ModelError(f"{what}: {str(error).splitlines()[0][:300]}; {mend}") from error
+    for item in inferred.graph.output:
+        rows = [dim.dim_value for dim in item.type.tensor_type.shape.dim[:1]]
+        if item.name in recipe.outputs.values() and rows not in ([0], [2]):
+            raise ModelError(f"{what}: output {item.name!r} keeps {rows[0] if rows else 'no'} row; {mend}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
+from edgeface.engines.fold import check_one_file
 from edgeface.engines.graph import Graph
 from edgeface.errors import ModelError
 
@@ -49,13 +50,7 @@ def parse_network(content: bytes, model: Recipe | Manifest) -> Graph:
     graph = proto.graph
     if not graph.node:
         raise ModelError(f"{name}: not an ONNX file, or one without a single node ({len(content)} bytes)")
-    for item in graph.initializer:
-        if item.data_location == onnx.TensorProto.EXTERNAL:
-            where = next((entry.value for entry in item.external_data if entry.key == "location"), "?")
-            raise ModelError(
-                f"{name}: weight {item.name!r} lies in another file ({where!r}), which is not read; save the model "
-                "as one file: onnx.save(onnx.load(path), path, save_as_external_data=False)"
-            )
+    check_one_file(proto, name)
     for node in graph.node:
         if node.op_type in CONTROL_FLOW or any(a.HasField("g") or a.graphs for a in node.attribute):
             raise ModelError(f"{name}: node {node.name!r} is {node.op_type}: control flow; export the network traced")
@@ -93,9 +88,7 @@ def _check_signature(graph: Graph, model: Recipe | Manifest) -> None:
         raise ModelError(f"{model.name}: expected one input named {model.input_name!r}, the file has {inputs}")
     missing = sorted(set(model.outputs.values()) - set(graph.output_names))
     if missing:
-        raise ModelError(
-            f"{model.name}: the file has no output {missing[0]!r}, it has {', '.join(graph.output_names)}"
-        )
+        raise ModelError(f"{model.name}: the file has no output {missing[0]!r}, it has {', '.join(graph.output_names)}")
     if set(graph.output_names) & {*inputs}:
         raise ModelError(f"{model.name}: an output is an input: not a network")
     dims = graph.inputs[0].type.tensor_type.shape.dim

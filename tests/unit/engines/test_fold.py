@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeface.engines.fold import fold
 from edgeface.engines.recipe import load_recipe
@@ -113,8 +113,104 @@ def test_weights_in_other_files_are_refused(published: Any, tmp_path: Path, monk
         entry = tensor.external_data.add()
         entry.key, entry.value = "location", "elsewhere.bin"
 
-    with pytest.raises(ModelError, match=r"^tones: "):
-        fold(broken(published, move_out), published.recipe)
+    for there in (True, False):
+        with pytest.raises(ModelError, match=r"'packed' lies in another file \('elsewhere\.bin'\).*one file: onnx"):
+            fold(broken(published, move_out), published.recipe)
+        if there:
+            (tmp_path / "elsewhere.bin").unlink()
+
+
+def plain(published: Any, nodes: list[onnx.NodeProto], **constants: Any) -> onnx.ModelProto:
+    """The made-up network without packing: one convolution, whose (N, 8, 1, 1) cells the nodes bring to the output."""
+    conv = helper.make_node("Conv", ["data", "weights"], ["cells"], name="conv")
+    graph = helper.make_graph(
+        [conv, *nodes], "tones",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 8])],
+        [numpy_helper.from_array(np.asarray(value), name)
+         for name, value in {"weights": published.weights, **constants}.items()],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+FLATTEN = helper.make_node("Flatten", ["cells"], ["out"])
+
+
+def test_weights_that_are_kept_in_half_precision_are_unpacked(published: Any) -> None:
+    unpack = helper.make_node("Cast", ["half"], ["weights"], to=TensorProto.FLOAT)
+    model = plain(published, [FLATTEN], half=published.weights.astype(np.float16))
+    model.graph.node.insert(0, unpack)
+    del model.graph.initializer[0]
+    folded = onnx.load_model_from_string(fold(model.SerializeToString(), published.recipe))
+    assert [node.op_type for node in folded.graph.node] == ["Conv", "Flatten"]
+    assert folded.graph.initializer[0].data_type == TensorProto.FLOAT
+
+
+def test_other_precisions_are_refused(published: Any) -> None:
+    inside = plain(published, [FLATTEN], weights=published.weights.astype(np.float16))
+    inside.graph.node[0].input[0], inside.graph.node[1].output[0] = "data16", "out16"
+    inside.graph.node.insert(0, helper.make_node("Cast", ["data"], ["data16"], to=TensorProto.FLOAT16))
+    inside.graph.node.append(helper.make_node("Cast", ["out16"], ["out"], to=TensorProto.FLOAT))
+    with pytest.raises(ModelError, match="node 'conv' has weights in FLOAT16, expected FLOAT; export it in float32"):
+        fold(inside.SerializeToString(), published.recipe)
+    whole = plain(published, [FLATTEN], weights=published.weights.astype(np.float64))
+    for item in (*whole.graph.input, *whole.graph.output):
+        item.type.tensor_type.elem_type = TensorProto.DOUBLE
+    with pytest.raises(ModelError, match="expected 'data' in FLOAT, the file has DOUBLE; export it in float32"):
+        fold(whole.SerializeToString(), published.recipe)
+
+
+def test_an_open_picture_size_becomes_the_recipes(published: Any) -> None:
+    model = plain(published, [FLATTEN])
+    for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], ("height", "width"), strict=True):
+        dim.dim_param = name
+    folded = onnx.load_model_from_string(fold(model.SerializeToString(), published.recipe))
+    assert [dim.dim_value for dim in folded.graph.input[0].type.tensor_type.shape.dim[1:]] == [3, 8, 8]
+
+
+def test_channels_that_stand_last_are_named(published: Any) -> None:
+    model = plain(published, [FLATTEN])
+    model.graph.node.insert(0, helper.make_node("Transpose", ["data"], ["planes"], perm=[0, 3, 1, 2]))
+    model.graph.node[1].input[0] = "planes"
+    for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], (8, 8, 3), strict=True):
+        dim.dim_value = size
+    with pytest.raises(ModelError, match=r"the file has \[0, 8, 8, 3\].*export it with them in front \(NCHW\)"):
+        fold(model.SerializeToString(), published.recipe)
+
+
+@pytest.mark.parametrize(
+    ("node", "value", "said"),
+    [
+        (helper.make_node("Concat", ["flat", "more"], ["wide"], axis=1), np.float32([[0]]), "op_type:Concat"),
+        (helper.make_node("Reshape", ["flat", "more"], ["wide"]), np.array([1, -1]), ""),
+        (helper.make_node("ReduceSum", ["flat", "more"], ["wide"]), np.array([0]), "output 'out' keeps 1 row"),
+    ],
+    ids=["joined with one row", "one row that is freed", "summed over the batch"],
+)
+def test_a_batch_that_is_fixed_inside_is_told_when_the_model_is_fetched(
+    published: Any, node: onnx.NodeProto, value: Any, said: str
+) -> None:
+    flatten = helper.make_node("Flatten", ["cells"], ["flat"])
+    gemm = helper.make_node("Slice", ["wide", "zero", "eight", "one"], ["out"])
+    model = plain(
+        published, [flatten, node, gemm], more=value, zero=np.array([0]), eight=np.array([8]), one=np.array([1])
+    )
+    content = model.SerializeToString()
+    if not said:
+        assert fold(content, published.recipe)
+        return
+    with pytest.raises(ModelError, match=rf"does not take two pictures: .*{re.escape(said)}.*batch = 1"):
+        fold(content, published.recipe)
+    fold(content, replace(published.recipe, max_batch=1))
+
+
+def test_outputs_of_any_rank_are_no_crash(published: Any) -> None:
+    """A second output that nobody asked for, such as one number, and one without a shape to free."""
+    model = plain(published, [FLATTEN, helper.make_node("ReduceMax", ["cells"], ["peak"], keepdims=0)])
+    model.graph.output.append(helper.make_tensor_value_info("peak", TensorProto.FLOAT, []))
+    assert fold(model.SerializeToString(), published.recipe)
+    with pytest.raises(ModelError, match="expected an output of shape"):
+        fold(model.SerializeToString(), replace(published.recipe, outputs={"embedding": "peak"}))
 
 
 def test_without_onnx_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
