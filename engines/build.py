@@ -18,8 +18,9 @@ from edgeface.engines.layers import layer_rows
 from edgeface.engines.limits import EmbedderLimits
 from edgeface.engines.machine import find_machine
 from edgeface.engines.material import gather
-from edgeface.engines.prepare import prepare
+from edgeface.engines.prepare import check_same, prepare
 from edgeface.engines.rates import with_thresholds
+from edgeface.engines.session import BATCH
 from edgeface.engines.store import Artefact, check_folder, find_built, make_manifest, store
 from edgeface.engines.tensorrt_builder import make_builder
 from edgeface.errors import BuildError, GateError
@@ -139,6 +140,7 @@ def build(recipe: Recipe, options: Options, *, detector: Detector | None = None,
     total = len(material.held_out) + (len(material.calibration) if recipe.kind == "embedder" else 0)
     judge = make_judge(recipe, graph_run(recipe, network, clock.stage("float32 reference", total)), material)
     prepared = prepare(network)
+    check_same(network, prepared, material.calibration.part(0, BATCH))
     made = Attempts(
         recipe,
         base,

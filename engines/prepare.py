@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeface.engines.graph import Graph, attribute, output_axis
+from edgeface.engines.session import Runner
+from edgeface.errors import ModelError
 
 if TYPE_CHECKING:
     import onnx
 
     from edgeface.engines.graph import Array
+    from edgeface.engines.session import Tensors
 
 #: Opset of what we write: the first in which QuantizeLinear takes FP16, and one that TensorRT 10.3 reads (up to 20).
 OPSET = 19
@@ -71,15 +74,39 @@ def prepare(graph: Graph) -> Graph:
     return graph
 
 
+def check_same(graph: Graph, prepared: Graph, tensors: Tensors) -> None:
+    """Hold a prepared network against the original: what changed it must not pass for quantisation's error.
+
+    Raises:
+        ModelError: an output differs by more than a thousandth of its largest value.
+    """
+    for name, want in Runner(graph).run(tensors).items():
+        got = Runner(prepared, outputs=[name]).run(tensors)[name]
+        off, largest = float(np.abs(got - want).max()), float(np.abs(want).max())
+        if off > 1e-3 * largest:
+            raise ModelError(
+                f"{graph.name}: output {name!r} changes by {off:.3g} of {largest:.3g} when it is brought from opset "
+                f"{graph.opset} to {prepared.opset}; export it again with opset_version=17"
+            )
+
+
 def _set_opset(graph: Graph) -> None:
-    if graph.opset == OPSET or (graph.opset > OPSET and any(n.op_type not in SAME_SINCE_19 for n in graph.nodes)):
-        return
-    if graph.opset > OPSET:
-        graph.set_opset(OPSET)
-        return
     import onnx.version_converter
 
-    converted = Graph(onnx.version_converter.convert_version(graph.to_model(), OPSET))
+    if graph.opset == OPSET:
+        return
+    if graph.opset > OPSET:
+        versions = {n.op_type: onnx.defs.get_schema(n.op_type, graph.opset).since_version for n in graph.nodes}
+        if all(version <= OPSET or name in SAME_SINCE_19 for name, version in versions.items()):
+            graph.set_opset(OPSET)
+        return
+    try:
+        converted = Graph(onnx.version_converter.convert_version(graph.to_model(), OPSET))
+    except Exception as error:
+        raise ModelError(
+            f"{graph.name}: cannot be brought from opset {graph.opset} to {OPSET}: {str(error)[:300]}; "
+            "export it again with opset_version=17"
+        ) from error
     graph.nodes, graph.constants = converted.nodes, converted.constants
     graph.set_opset(OPSET)
 

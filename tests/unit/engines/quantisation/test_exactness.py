@@ -9,12 +9,12 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from edgeface.engines.equalize import equalize, streams
-from edgeface.engines.prepare import OPSET, prepare
+from edgeface.engines.graph import Graph, set_attribute
+from edgeface.engines.prepare import OPSET, check_same, prepare
+from edgeface.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from edgeface.engines.graph import Graph
 
 
 def run(graph: Graph, pictures: Any, *names: str) -> list[Any]:
@@ -41,6 +41,28 @@ def test_folding_batch_normalisation_is_exact(network: Callable[..., Graph], pic
     assert folded.opset == OPSET
     before, after = run(graph, pictures)[0], run(folded, pictures)[0]
     assert np.abs(before - after).max() <= 1e-5 * np.abs(before).max()
+
+
+def test_other_operator_sets(maker: Any) -> None:
+    """What is the same in opset 19 becomes that; what cannot be brought there is told, not quantised."""
+    pictures = np.random.default_rng(3).normal(size=(2, 3, 8, 8)).astype(np.float32)
+
+    def network(operator: str, *inputs: str, opset: int, **attributes: Any) -> Graph:
+        make = maker(size=8)
+        make.constant(np.array([1.0, 1.0, 2.0, 2.0]), "scales")
+        make.constant(np.ones((3, 8, 8)), "ones")
+        return Graph(make.model(make.node(operator, "in", *inputs, **attributes), opset=opset))
+
+    assert prepare(network("Erf", opset=21)).opset == OPSET
+    assert prepare(network("Gelu", opset=21)).opset == 21, "there is none in 19"
+    older = network("Upsample", "scales", opset=9, mode="nearest")
+    prepared = prepare(older)
+    check_same(older, prepared, pictures)
+    set_attribute(prepared.nodes[0], "mode", "linear")  # as onnx 1.23 converts an interpolation to another one
+    with pytest.raises(ModelError, match=r"'out' changes by .* from opset 9 to 19; export it again"):
+        check_same(older, prepared, pictures)
+    with pytest.raises(ModelError, match=r"from opset 7 to 19: .*; export it again with opset_version=17"):
+        prepare(network("BatchNormalization", *["ones"] * 4, opset=7, spatial=0))
 
 
 @pytest.mark.parametrize("strength", [0.5, 0.8, 1.0])
@@ -83,7 +105,7 @@ def test_the_input_and_what_other_operators_read_is_left_alone(maker: Any) -> No
     x = make.conv("in", 3, 4)
     y = make.node("Sigmoid", x)  # not homogeneous: no scale may pass
     z = make.conv(make.node("Relu", make.conv(y, 4, 5)), 5, 2)
-    from edgeface.engines.graph import Graph
+    from edgeface.engines.graph import Graph, set_attribute
 
     graph = Graph(make.model(z))
     frozen = {stream.tensors[0]: stream.frozen for stream in streams(graph)}
