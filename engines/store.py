@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import re
+import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
@@ -141,9 +142,12 @@ def _link(model: Path) -> None:
 
 def check_folder(folder: Path) -> None:
     """Refuse, before the work begins, a folder that its result could not be written to. Raises BuildError."""
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise BuildError(f"{folder}: cannot be written to: {place} is no folder or not writable; choose another --out")
+    place = folder
+    try:
+        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        os.rmdir(tempfile.mkdtemp(prefix=".edgeface-", dir=place))  # flags of a folder do not tell all: /proc has them
+    except OSError as error:
+        raise BuildError(f"{folder}: cannot be written to: {place}: {error.strerror}; choose another --out") from error
 
 
 def find_built(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,9 +25,6 @@ from edgeface.engines.prepare import prepare
 from edgeface.errors import BuildError, GateError, InputError, ModelNotFoundError
 from edgeface.home import model_path
 from edgeface.manifest import read_manifest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_an_engine_that_loads_runs_and_says_what_it_is(bench: Bench) -> None:
@@ -162,8 +160,11 @@ def test_pictures_that_will_not_do(bench: Bench, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(BuildError, match=r"file/out: cannot be written to: .*/file is no folder"):
+    with pytest.raises(BuildError, match=r"file/out: cannot be written to: .*/file: Not a directory"):
         build(bench.recipe, replace(bench.options, out=tmp_path / "file" / "out"))
+    for place in ("/proc/edgeface/out", tmp_path / ("x" * 300)):  # both told before the pictures are read
+        with pytest.raises(BuildError, match=r"cannot be written to: .*; choose another --out"):
+            build(bench.recipe, replace(bench.options, out=Path(place), calibration=empty))
     with pytest.raises(InputError, match="no photograph"):
         build(bench.recipe, replace(bench.options, calibration=empty))
     few = tmp_path / "few"

@@ -105,8 +105,6 @@ def test_the_input_and_what_other_operators_read_is_left_alone(maker: Any) -> No
     x = make.conv("in", 3, 4)
     y = make.node("Sigmoid", x)  # not homogeneous: no scale may pass
     z = make.conv(make.node("Relu", make.conv(y, 4, 5)), 5, 2)
-    from edgeface.engines.graph import Graph, set_attribute
-
     graph = Graph(make.model(z))
     frozen = {stream.tensors[0]: stream.frozen for stream in streams(graph)}
     assert frozen["in"] == "input of the network"
