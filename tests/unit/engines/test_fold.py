@@ -181,7 +181,7 @@ def test_channels_that_stand_last_are_named(published: Any) -> None:
 @pytest.mark.parametrize(
     ("node", "value", "said"),
     [
-        (helper.make_node("Concat", ["flat", "more"], ["wide"], axis=1), np.float32([[0]]), "op_type:Concat"),
+        (helper.make_node("Concat", ["flat", "more"], ["wide"], axis=1), np.ones((1, 1), np.float32), "op_type:Concat"),
         (helper.make_node("Reshape", ["flat", "more"], ["wide"]), np.array([1, -1]), ""),
         (helper.make_node("ReduceSum", ["flat", "more"], ["wide"]), np.array([0]), "output 'out' keeps 1 row"),
     ],
