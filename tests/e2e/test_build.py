@@ -25,6 +25,7 @@ from edgeface.engines.prepare import prepare
 from edgeface.errors import BuildError, GateError, InputError, ModelNotFoundError
 from edgeface.home import model_path
 from edgeface.manifest import read_manifest
+from edgeface.tools.bench.quantisation import _model_rows
 
 
 def test_an_engine_that_loads_runs_and_says_what_it_is(bench: Bench) -> None:
@@ -154,6 +155,13 @@ def test_the_file_and_the_simulation_agree(bench: Bench) -> None:
         run = engine_run(engine)(tensors)["embedding"]
     cosines = (exact * run).sum(axis=1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(run, axis=1)
     assert cosines.min() > 0.995
+
+
+def test_the_table_beside_other_quantisers_shows_the_file_that_a_build_writes(bench: Bench) -> None:
+    file = build(bench.recipe, bench.options).document["file"]
+    material = gather(bench.recipe, bench.crops, count=bench.options.pictures, most_held_out=bench.options.held_out)
+    ours = next(_model_rows(bench.recipe, material, None))
+    assert ours.size_ratio == file["bytes"] / file["fp32_bytes"]
 
 
 def test_pictures_that_will_not_do(bench: Bench, tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def _model_rows(recipe: Recipe, material: Material, python: Path | None) -> Iter
     from edgeface.engines.intake import read_network
     from edgeface.engines.judge import graph_run, make_judge
     from edgeface.engines.models import load_stored
+    from edgeface.engines.pack import pack
     from edgeface.engines.prepare import prepare
     from edgeface.engines.quantize import quantize
 
@@ -110,9 +111,7 @@ def _model_rows(recipe: Recipe, material: Material, python: Path | None) -> Iter
     judge = make_judge(recipe, graph_run(recipe, network), material)
 
     def ours(content: bytes, name: str, inputs: Any) -> bytes:
-        graph = quantize(prepare(network), inputs, judge.error, recipe=recipe).graph.copy()
-        graph.shorten()
-        return graph.to_bytes()
+        return pack(quantize(prepare(network), inputs, judge.error, recipe=recipe).graph).to_bytes()
 
     runtime = f"onnxruntime {metadata.version('onnxruntime')}"
     peers: list[tuple[str, Callable[[bytes, str, Any], bytes]]] = [
