@@ -194,12 +194,6 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return default
 
 
-def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
-    kept = [item for item in node.attribute if item.name != name]
-    del node.attribute[:]
-    node.attribute.extend([*kept, helper.make_attribute(name, value)])
-
-
 def is_depthwise(node: onnx.NodeProto, weight: Array) -> bool:
     """A convolution in which every output channel reads one input channel of its own."""
     return node.op_type == "Conv" and weight.shape[1] == 1 and attribute(node, "group", 1) == weight.shape[0] > 1

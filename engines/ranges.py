@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 BINS = 4096  # a percentile of 99.999 is then resolved to a 4096th of the largest value
-#: Ways to choose a tensor's range from its statistics: the largest magnitude, a percentile of the magnitudes in per
-#: cent, or the range of the least mean squared rounding and clipping error.
-POLICIES = ("max", "99.9999", "99.999", "99.99", "mse")
-STEPS = 127  # symmetric INT8: -127 to 127, as TensorRT quantises weights
 
 
 class Statistics:
@@ -72,12 +68,10 @@ class Statistics:
             self.counts += np.bincount(np.minimum(at, BINS - 1), minlength=BINS)
 
     def range(self, policy: str) -> float:
-        """The magnitude that becomes 127 steps."""
+        """The magnitude that becomes 127 steps: the largest with the policy ``max``, else the one at a percentile."""
         largest = float(self.maxima.max()) if len(self.maxima) else 0.0
         if policy == "max" or largest == 0.0:
             return largest
-        if policy == "mse":
-            return min(self._least_error(), largest)
         share = np.cumsum(self.counts) / max(int(self.counts.sum()), 1)
         at = int(np.searchsorted(share, float(policy) / 100.0)) + 1
         return min(at * self.limit / BINS, largest)
@@ -86,19 +80,6 @@ class Statistics:
         """Low and high of the values, those that the policy cuts off aside."""
         limit = self.range(policy)
         return max(self.lowest, -limit), min(self.highest, limit)
-
-    def _least_error(self) -> float:
-        centres = (np.arange(BINS) + 0.5) * self.limit / BINS
-        used = int(np.flatnonzero(self.counts).max()) + 1
-        best, chosen = np.inf, self.limit
-        for at in np.unique(np.linspace(max(used // 8, 1), used, 96).astype(int)):
-            limit = at * self.limit / BINS
-            step = limit / STEPS
-            clipped = np.maximum(centres - limit, 0.0)
-            error = float((self.counts * np.where(clipped > 0, clipped**2, step**2 / 12)).sum())
-            if error < best:
-                best, chosen = error, limit
-        return chosen
 
 
 def collect(
