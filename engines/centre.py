@@ -107,8 +107,10 @@ def _path(graph: Graph, tensor: str) -> list[onnx.NodeProto]:
         passes = node.op_type in ("Relu", "MaxPool", "Flatten") or (
             node.op_type in ("Min", "Max", "Clip") and all(bound in graph.constants for bound in node.input[1:])
         )
+        if not passes or len(node.output) > 1:
+            return []
         name = node.input[0]
-        if not passes or len(node.output) > 1 or len(graph.readers(name)) > 1 or graph.is_output(name):
+        if len(graph.readers(name)) > 1 or graph.is_output(name):
             return []
     return []
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 #: Operators with weights that are worth INT8 arithmetic.
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 
+#: What a `Constant` node may hold, and its type where that is no tensor (ONNX specification of Constant).
+CONSTANTS = {"value": None, "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64,
+             "value_ints": np.int64}  # fmt: skip
+
 
 class Graph:
     """One mutable network.
@@ -42,8 +46,9 @@ class Graph:
         self.outputs = list(graph.output)
         self.nodes: list[onnx.NodeProto] = []
         for number, node in enumerate(graph.node):
-            if node.op_type == "Constant" and [a.name for a in node.attribute] == ["value"]:
-                self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+            if node.op_type == "Constant" and node.attribute[0].name in CONSTANTS:
+                kind, value = CONSTANTS[node.attribute[0].name], helper.get_attribute_value(node.attribute[0])
+                self.constants[node.output[0]] = np.array(value, kind) if kind else numpy_helper.to_array(value)
                 continue
             copy = onnx.NodeProto()
             copy.CopyFrom(node)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
+from edgeface.engines.graph import attribute
 from edgeface.errors import BuildError
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def halve(graph: Graph) -> Graph:
         for item in node.attribute:
             if node.op_type == "Cast" and item.name == "to" and item.i == onnx.TensorProto.FLOAT:
                 item.i = onnx.TensorProto.FLOAT16
+        if node.op_type == "ConstantOfShape":
+            _halve_fill(node)
     name = graph.input_name
     inside = graph.fresh(f"{name}.half")
     graph.rewire(name, inside)
@@ -62,3 +65,12 @@ def halve(graph: Graph) -> Graph:
         back = helper.make_node("Cast", [inside], [output], name=f"{output}.float", to=onnx.TensorProto.FLOAT)
         graph.insert_after(graph.nodes[-1], [back])
     return graph
+
+
+def _halve_fill(node: onnx.NodeProto) -> None:
+    """The value that a ConstantOfShape fills its tensor with; 0 in float32 where none is written."""
+    given = attribute(node, "value", None)
+    value = np.zeros(1, np.float32) if given is None else numpy_helper.to_array(given)
+    if value.dtype == np.float32:
+        del node.attribute[:]
+        node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(value.astype(np.float16))))

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from edgeface.engines.wheels import Progress
 
 
-
 @dataclass(frozen=True)
 class State:
     """What the model folder holds of one recipe: ``stored``, ``absent``, ``other`` (another version) or ``damaged``."""
@@ -232,5 +231,3 @@ def _read_file(recipe: Recipe) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise ModelFetchError(f"{recipe.name}: cannot read its source file {file}: {error}") from error
-
-

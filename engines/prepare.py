@@ -143,7 +143,7 @@ def _bias(graph: Graph, node: onnx.NodeProto, channels: int) -> Array | None:
 def _fold_backward(graph: Graph, node: onnx.NodeProto) -> bool:
     """Fold a batch normalisation into the convolution or Gemm before it."""
     affine = _affine(graph, node)
-    before = graph.producer(node.input[0])
+    before = graph.producer(node.input[0]) if affine is not None else None
     if affine is None or before is None or before.op_type not in ("Conv", "Gemm") or not _alone(graph, node.input[0]):
         return False
     weight = graph.constants.get(before.input[1])

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeface.engines import metrics
 from edgeface.errors import BuildError
+from edgeface.kernels import TEMPLATE_SCALE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from edgeface.types import FloatArray, IntArray
 
 RATES = (1e-3, 1e-4, 1e-5)
-#: Scale of the gallery's 128-byte templates: the fixed one of `edgeface.kernels.TEMPLATE_SCALE`.
-TEMPLATE_SCALE = 0.5 / 127
 #: Groups of people that are left out in turn to say how sure a loss is (delete-a-group jackknife).
 GROUPS = 16
 

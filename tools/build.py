@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +118,7 @@ def _one(recipe: Recipe, options: Options) -> Built:
     paths = ensure_models(needed)
     with _stages(recipe.name) as stage:
         if recipe.kind != "embedder":
-            return build(recipe, replace(options), stage=stage)
+            return build(recipe, options, stage=stage)
         with load_engine(paths[1]) as engine:
             return build(recipe, options, detector=Detector(engine), stage=stage)
 

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from edgeface.engines import qdq
 from edgeface.engines.equalize import equalize
@@ -195,6 +196,25 @@ def test_the_file_of_a_network_of_tokens_runs_as_it_is_written(maker: Any) -> No
     session = onnxruntime.InferenceSession(packed.to_bytes(), options, providers=["CPUExecutionProvider"])
     as_run = np.concatenate([session.run(["out"], {"in": picture[None]})[0] for picture in pictures])
     assert np.abs(exact - as_run).max() < 0.02 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("fill", [{}, {"value": numpy_helper.from_array(np.float32([0.5]))}])
+def test_constants_of_every_kind(maker: Any, fill: dict[str, Any]) -> None:
+    """Bounds as numbers in `Constant` nodes, as exporters write them, and tensors that are filled with one value."""
+    make = maker(size=8)
+    x = make.conv("in", 3, 4, kernel=3)
+    x = make.node("Clip", x, make.node("Constant", value_float=0.0), make.node("Constant", value_float=6.0))
+    sizes = [make.node("Constant", value_ints=two) for two in ([1, 4], [8, 8])]
+    shape = make.node("Concat", *sizes, axis=0)
+    x = make.conv(make.node("Add", x, make.node("ConstantOfShape", shape, **fill)), 4, 4)
+    original = Graph(make.model(x))
+    graph = prepare(original)
+    assert not [node for node in graph.nodes if node.op_type == "Constant"]
+    pictures = np.random.default_rng(3).normal(size=(4, 3, 8, 8)).astype(np.float32)
+    ranges = {n: s.range("max") for n, s in collect(graph, pictures, read_tensors(graph)).items()}
+    want = Runner(original).run(pictures)["out"]
+    for made, off in ((graph, 1e-6), (halve(graph), 0.01), (qdq.insert(graph, ["n_x0"], ranges), 0.05)):
+        assert np.abs(Runner(made).run(pictures)["out"] - want).max() <= off * np.abs(want).max()
 
 
 def test_the_work_of_layers_is_counted_for_every_token_and_pixel(maker: Any) -> None:
