@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgeface.engines import models
 from edgeface.engines.attempts import Attempts
 from edgeface.engines.candidates import plan_manifest, try_plans
-from edgeface.engines.intake import read_network
+from edgeface.engines.intake import check_kind, read_network
 from edgeface.engines.judge import graph_run, make_judge
 from edgeface.engines.layers import layer_rows
 from edgeface.engines.limits import EmbedderLimits
@@ -104,11 +104,7 @@ def build(recipe: Recipe, options: Options, *, detector: Detector | None = None,
         BuildError: pictures, model or machine do not allow it. InputError: unreadable pictures.
         ModelError: the float32 model is absent, damaged or not what the recipe says.
     """
-    if recipe.kind == "liveness":
-        raise BuildError(
-            f"{recipe.name}: a liveness model is not quantised: only attacks of your own could prove that INT8 keeps "
-            f"its error rates; use it as `edgeface models fetch {recipe.path}` stores it, in float32"
-        )
+    check_kind(recipe)
     clock = _Clock(stage)
     source = model_path(recipe.name)
     folder = options.out or home() / "models"

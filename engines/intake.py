@@ -9,7 +9,7 @@ import onnx
 
 from edgeface.engines.fold import check_one_file
 from edgeface.engines.graph import Graph
-from edgeface.errors import ModelError
+from edgeface.errors import BuildError, ModelError
 
 if TYPE_CHECKING:
     from edgeface.engines.recipe import Recipe
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 NEWEST_OPSET = 21  # newer operator sets changed operators; none of the supported runtimes needs one
 OLDEST_OPSET = 7
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
+
+
+def check_kind(recipe: Recipe) -> None:
+    """Refuse, before any work, what is never quantised. Raises BuildError."""
+    if recipe.kind == "liveness":
+        raise BuildError(
+            f"{recipe.name}: a liveness model is not quantised: only attacks of your own could prove that INT8 keeps "
+            f"its error rates; use it as `edgeface models fetch {recipe.path}` stores it, in float32"
+        )
 
 
 def read_network(content: bytes, recipe: Recipe) -> Graph:

@@ -183,9 +183,12 @@ def test_a_damaged_model_is_refused(bright: Path, gallery: Path, own_home: Path)
 
 def test_a_liveness_model_is_not_quantised(cli: Callable[..., Any], bright: Path, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
-    ran = cli("build", bright, "--calibration", tmp_path / "pictures")
-    assert ran.code == 1
-    assert "pad: a liveness model is not quantised: only attacks of your own" in ran.err
+    pictures = tmp_path / "pictures"
+    for words in (("build", bright, "--calibration", pictures),
+                  ("bench", "quantisation", "--model", bright, "--images", pictures)):  # fmt: skip
+        ran = cli(*words)
+        assert ran.code == 1
+        assert "pad: a liveness model is not quantised: only attacks of your own" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -81,12 +81,14 @@ def rows(
 ) -> Iterator[Row]:
     """One row for each model and quantiser."""
     from edgeface import Detector, load_engine
+    from edgeface.engines.intake import check_kind
     from edgeface.engines.material import gather
     from edgeface.engines.recipe import load_recipe
     from edgeface.tools.models import ensure_models
 
     for name in models:
         recipe = load_recipe(name)
+        check_kind(recipe)
         detecting = ensure_models([recipe, load_recipe("yunet")])[1]
         with ExitStack() as stack:
             detector = Detector(stack.enter_context(load_engine(detecting))) if recipe.kind == "embedder" else None
