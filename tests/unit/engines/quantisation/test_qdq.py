@@ -198,7 +198,7 @@ def test_the_file_of_a_network_of_tokens_runs_as_it_is_written(maker: Any) -> No
     assert np.abs(exact - as_run).max() < 0.02 * np.abs(exact).max()
 
 
-@pytest.mark.parametrize("fill", [{}, {"value": numpy_helper.from_array(np.float32([0.5]))}])
+@pytest.mark.parametrize("fill", [{}, {"value": numpy_helper.from_array(np.full(1, 0.5, np.float32))}])
 def test_constants_of_every_kind(maker: Any, fill: dict[str, Any]) -> None:
     """Bounds as numbers in `Constant` nodes, as exporters write them, and tensors that are filled with one value."""
     make = maker(size=8)
