@@ -57,6 +57,20 @@ def remove_stale(folder: Path, pattern: str) -> None:
                     path.unlink()
 
 
+def try_folder(folder: Path) -> None:
+    """Try whether files can be written to a folder, which may not exist yet: before long work, and nothing is left.
+
+    Raises:
+        OSError: they cannot; `filename` is the part of the path that is there.
+    """
+    place = folder
+    try:
+        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        os.rmdir(tempfile.mkdtemp(prefix=".edgeface-", dir=place))  # flags of a folder do not tell all: /proc has them
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(place)) from error
+
+
 def write_atomically(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o644) -> None:
     """Write a file so that a reader, or a machine that lost power, sees the old file or the whole new one.
 

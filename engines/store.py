@@ -6,8 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import os
-import tempfile
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,7 @@ from edgeface.contents import content_name
 from edgeface.engines.exchange import exchange, link, locked, sweep
 from edgeface.engines.report import page
 from edgeface.errors import BuildError, ModelError
-from edgeface.home import write_atomically
+from edgeface.home import try_folder, write_atomically
 from edgeface.manifest import Manifest, Precision, check_file, read_manifest
 
 if TYPE_CHECKING:
@@ -107,12 +105,10 @@ def store(folder: Path, recipe: Recipe, asked: str, artefact: Artefact | None, d
 
 def check_folder(folder: Path) -> None:
     """Refuse, before the work begins, a folder that its result could not be written to. Raises BuildError."""
-    place = folder
     try:
-        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        os.rmdir(tempfile.mkdtemp(prefix=".edgeface-", dir=place))  # flags of a folder do not tell all: /proc has them
+        try_folder(folder)
     except OSError as error:
-        raise BuildError(f"{folder}: cannot be written to: {place}: {error.strerror}; choose another --out") from error
+        raise BuildError(f"{folder}: cannot be written to: {error}; choose another --out") from error
 
 
 def find_built(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 import numpy as np
 
 from edgeface.errors import EdgefaceError, InputError
+from edgeface.home import try_folder, write_atomically
 from edgeface.tools.eval_identify import identify
 from edgeface.tools.eval_liveness import liveness
 from edgeface.tools.eval_quality import quality
@@ -24,6 +26,8 @@ from edgeface.tools.output import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from edgeface.engines.embed_photos import Embedded
     from edgeface.runtime import Engine
 
@@ -80,6 +84,9 @@ def pairs(
         raise InputError(
             f"{images}: {len(absent)} of {len(paths)} photographs of {pairs_file} are absent, first {absent[0]}"
         )
+    if embeddings is not None:
+        with _keeping(embeddings):  # before hours of work
+            try_folder(embeddings.parent)
     with (
         _engine(detector, threads) as detecting,
         (load_engine(engine, threads=threads) if engine else _engine(recipe, threads)) as embedding,
@@ -130,13 +137,17 @@ def stage_times(done: Embedded) -> dict[str, dict[str, float]]:
 
 
 def _keep(file: Path, photos: list[tuple[str, int]], done: Embedded) -> None:
-    from edgeface.home import write_atomically
-
     packed = io.BytesIO()
     names = np.array([f"{name}/{name}_{number:04d}" for name, number in photos])
     np.savez(packed, names=names, E=done.embeddings)
-    try:
+    with _keeping(file):
         write_atomically(file, packed.getvalue(), mode=0o600)
+
+
+@contextmanager
+def _keeping(file: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise EdgefaceError(f"{file}: cannot write the embeddings: {error}") from error
 

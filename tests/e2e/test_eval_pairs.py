@@ -134,9 +134,10 @@ def test_wrong_input_is_one_clear_error(tiny: list[str], with_models: Path, tmp_
     assert "line 1 says 2 x 2 x 7 pairs, the file has 0" in ran.err
 
 
-def test_embeddings_that_cannot_be_written_are_one_clear_error(
-    tiny: list[str], with_models: Path, tmp_path: Path, cli: Cli
+def test_embeddings_that_cannot_be_written_are_one_clear_error_before_the_work(
+    tiny: list[str], with_models: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("edgeface.engines.embed_photos.embed_photos", lambda *_, **__: pytest.fail("it has begun"))
     ran = cli(*tiny, "--embeddings", tmp_path / "pairs.txt" / "kept.npz")
     assert ran.code == 1
     assert "cannot write the embeddings" in ran.err

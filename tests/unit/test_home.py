@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgeface.errors import ConfigurationError
-from edgeface.home import home, model_path, remove_stale, write_atomically
+from edgeface.home import home, model_path, remove_stale, try_folder, write_atomically
 
 
 def test_the_variable_chooses_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,3 +123,12 @@ def test_what_killed_processes_left_goes_after_a_day(tmp_path: Path) -> None:
     remove_stale(tmp_path, ".*.part")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".new.part", "kept"]
     remove_stale(tmp_path / "none", "*")
+
+
+def test_a_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    try_folder(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_bytes(b"")
+    for folder in (tmp_path / "file" / "a", tmp_path / ("x" * 300), Path("/proc/edgeface")):
+        with pytest.raises(OSError, match="Not a directory|too long|No such file"):
+            try_folder(folder)
