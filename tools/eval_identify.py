@@ -35,7 +35,7 @@ ASKED = (0.1, 0.03, 0.01, 0.003, 0.001)
 @click.option("--templates", type=click.IntRange(1), default=1, show_default=True, help="Photographs enrolled of each.")
 @click.option("--halves", type=click.IntRange(0, 1000), default=0, show_default=True,
               help="Also split the people anew so many times, and sum up.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of every draw.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of every draw.")
 @click.option("--detector", default="yunet", show_default=True, help="Recipe name or model file.")
 @click.option("--embedder", default="sface", show_default=True, help="Recipe name or model file.")
 @precision_option

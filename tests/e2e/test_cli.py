@@ -54,6 +54,7 @@ def test_the_version_is_the_packages(edgeface: Cli) -> None:
         ["identify", "--gallery", "g", "--fmr", "1e-4", "--fpir", "1e-2", "a.jpg"],
         ["identify", "--gallery", "g", "--precision", "int4", "a.jpg"], ["detect", "--precision", "int4", "a.jpg"],
         ["eval", "identify", "--images", "x", "--precision", "int4"],
+        ["eval", "identify", "--images", ".", "--seed", "-1"],
         ["detect", "--min-score", "nan", "a.jpg"], ["verify", "--fpir", "1e-3", "a", "b"],
         ["verify", "--fmr", "nan", "a", "b"], ["watch", "0", "--gallery", "g", "--budget-ms", "nan"],
         ["enroll", "--gallery", "g", "--min-sharpness", "nan", "ada", "a.jpg"],

@@ -40,7 +40,7 @@ OPTIONS = [
                  help="Also show strangers only, for so many frames, and count the names they are given."),
     click.Option(["--clock"], type=click.Choice(["wall", "cpu"]), default="wall", show_default=True,
                  help="cpu counts this thread's processor time: what a core of its own would take, on a busy machine."),
-    click.Option(["--seed"], type=int, default=1, show_default=True, help="Of the streams."),
+    click.Option(["--seed"], type=click.IntRange(0), default=1, show_default=True, help="Of the streams."),
 ]  # fmt: skip
 ASKED_FPIR = 1e-3
 MOST_ENROLLED, MOST_STRANGERS = 30, 90
