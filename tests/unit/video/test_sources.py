@@ -182,6 +182,103 @@ def test_a_source_that_stays_away_ends_when_told_so(monkeypatch: pytest.MonkeyPa
     source.close()
 
 
+def test_a_lost_camera_is_waited_for_and_a_driver_that_hangs_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeface.video.capture.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("edgeface.video.capture.LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr("edgeface.video.capture.HANG_AFTER_S", 0.3)
+    gate, hangs = threading.Event(), threading.Event()
+    cameras = [FakeCamera(3)]
+
+    def open_it() -> FakeCamera:
+        if hangs.is_set():
+            gate.wait(10.0)
+        return cameras.pop() if cameras else FakeCamera(opens=False)
+
+    source = CaptureSource(open_it, name="fake")
+    try:
+        assert not source.retrying
+        wait_for(lambda: source.retrying)
+        time.sleep(0.5)  # longer than a hang, but no call of the driver is
+        assert source.retrying
+        hangs.set()
+        wait_for(lambda: not source.retrying)
+        time.sleep(0.1)
+        assert not source.retrying
+        hangs.clear()
+        gate.set()
+        wait_for(lambda: source.retrying)
+    finally:
+        gate.set()
+        source.close()
+    assert not source.retrying
+
+
+def test_a_read_that_hangs_after_a_loss_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeface.video.capture.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("edgeface.video.capture.HANG_AFTER_S", 0.2)
+    gate = threading.Event()
+
+    class Hanging(FakeCamera):
+        def read(self, image: Any = None) -> tuple[bool, Any]:
+            gate.wait(10.0)
+            return False, None
+
+    cameras = [Hanging(), FakeCamera(3)]
+    source = CaptureSource(lambda: cameras.pop(), name="fake")
+    try:
+        wait_for(lambda: len(cameras) == 0 and source.retrying)
+        wait_for(lambda: not source.retrying)
+        assert not source.ended
+    finally:
+        gate.set()
+        source.close()
+
+
+def test_a_source_whose_thread_dies_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    died: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+
+    class Unkind(FakeCamera):
+        def release(self) -> None:
+            raise RuntimeError("cannot be released")
+
+    source = CaptureSource(lambda: Unkind(2), name="fake")
+    wait_for(lambda: source.ended)
+    assert not source.retrying
+    assert source.read(5.0) is None or source.read(5.0) is None  # the last frame may have waited
+    source.close()
+    assert [str(each.exc_value) for each in died] == ["cannot be released"]
+
+
+def test_a_camera_that_gives_a_frame_now_and_then_is_opened_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeface.video.capture.FIRST_WAIT_S", 0.05)
+    opened: list[float] = []
+
+    def open_it() -> FakeCamera:
+        opened.append(time.perf_counter())
+        return FakeCamera(1)
+
+    source = CaptureSource(open_it, name="fake")
+    try:
+        wait_for(lambda: len(opened) == 5)
+    finally:
+        source.close()
+    assert opened[4] - opened[0] > 0.05 + 0.1 + 0.2 + 0.4
+
+
+@pytest.mark.parametrize("name", ["rtsp://ada:s3cr@t@cam/live", "rtspsrc location=rtsp://ada:s3cr@t@cam/live ! sink"])
+def test_no_password_in_what_is_told(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    source = CaptureSource(lambda: FakeCamera(opens=False), name=name)
+    try:
+        wait_for(lambda: bool(source.notices))
+        told = source.notices[0].reason + caplog.text
+        assert "rtsp://***@cam/live" in told
+        assert "s3cr" not in told
+        assert "ada" not in told
+    finally:
+        source.close()
+
+
 def test_csi_pipelines_ask_for_what_the_kernels_take() -> None:
     nv12 = csi_pipeline(1, size=(1080, 1920), fps=30, pixel_format="nv12")
     assert "sensor-id=1" in nv12
