@@ -222,11 +222,12 @@ class RecognitionLoop:
         for row, track_id in enumerate(found):
             person = self._people.setdefault(track_id, TrackIdentity())
             quality, track = float(scores[row]), self._tracker.tracks[track_id]
-            wanted = person.wants(quality, frame.time_s, self.options, crossed=track.crossed, near=track.near)
-            if self._live is not None and row in due and quality >= self.options.min_quality:
-                wanted = wanted or self._live.tracks[track_id].bound(person)
+            near = track.near or person.looked_s < track.found_s
+            wanted = person.wants(quality, frame.time_s, self.options, crossed=track.crossed, near=near)
+            if row in due and quality >= self.options.min_quality:  # a name and its liveness are checked together
+                wanted = wanted or person.verdict.name is not None
             if wanted or person.crop_quality > 0:
-                person.offer(crops[row], quality, frame.time_s, track.crossed_s)
+                person.offer(crops[row], quality, frame.time_s, max(track.crossed_s, track.found_s))
 
     def _look(self, frame: Frame, spent_ms: float) -> tuple[list[Event], int]:
         """Embed as many waiting views as fit, best first; returns events and the number that still wait."""
