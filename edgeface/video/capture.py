@@ -254,15 +254,15 @@ class FileSource:
         if not self._capture.isOpened():
             raise InputError(f"{path}: not a video that OpenCV {cv2.__version__} can read")
         rate = fps or self._capture.get(cv2.CAP_PROP_FPS)
+        self._lock = threading.Lock()  # whoever closes it from another thread must not take the file out of a read
         self._fps = rate if 0 < rate < 10_000 else 30.0  # some containers state nonsense
         self._number = -1
         self._buffer: ByteArray | None = None
 
     def read(self, timeout_s: float) -> Frame | None:
         """See `Source.read`."""
-        if self.ended:
-            return None
-        good, image = self._capture.read(self._buffer)
+        with self._lock:
+            good, image = (False, None) if self.ended else self._capture.read(self._buffer)
         if not good:
             self.close()
             return None
@@ -272,4 +272,5 @@ class FileSource:
 
     def close(self) -> None:
         self.ended = True
-        self._capture.release()
+        with self._lock:
+            self._capture.release()

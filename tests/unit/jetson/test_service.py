@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from edgeface import FaceRecognizer
-from edgeface.errors import InferenceError
+from edgeface.errors import InferenceError, InputError
 from edgeface.tools import endure
 from edgeface.tools.endure import EnduringLoop
 from edgeface.video import FrameResult, RecognitionLoop
@@ -184,6 +184,20 @@ def test_a_failed_frame_does_not_end_it_and_a_lost_context_is_reloaded(
     assert loop.step(frame(2)).number == 2
     assert caplog.text.count("is lost: CUDA call") == 2
     assert "loading the engines again" in caplog.text
+
+
+def test_a_frame_that_came_in_part_is_lost_and_a_wrong_camera_is_an_error(
+    recognizer: FaceRecognizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, part = np.zeros((64, 64, 3), np.uint8), np.zeros((1, 700), np.uint8)
+    with pytest.raises(InputError, match="700"):
+        list(EnduringLoop(recognizer).run([part, whole]))
+    loop = EnduringLoop(recognizer)
+    assert [result.number for result in loop.run([whole, part, whole])] == [0, -1, 2]
+    assert loop.lost == 1
+    assert "frame 1 is lost: frame: expected" in caplog.text
+    with pytest.raises(InputError, match="700"):
+        list(loop.run([part] * endure.MOST_FAILURES))
 
 
 def test_failures_without_end_end_it(

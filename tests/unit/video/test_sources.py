@@ -12,7 +12,7 @@ import pytest
 
 from edgeface.errors import InputError
 from edgeface.video import EventKind, Frame, open_source
-from edgeface.video.capture import CaptureSource, csi_pipeline
+from edgeface.video.capture import CaptureSource, FileSource, csi_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +87,35 @@ def test_a_video_file_gives_every_frame(tmp_path: Path) -> None:
         frames.append((frame.number, round(frame.time_s * 20), int(frame.image.mean())))
     assert [(number, tick) for number, tick, _ in frames] == [(index, index) for index in range(25)]
     assert all(abs(level - 10 * number) < 6 for number, _, level in frames)
+
+
+def test_a_file_that_is_closed_while_it_is_read_is_released_afterwards(tmp_path: Path) -> None:
+    """OpenCV ends the process otherwise."""
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (64, 48))
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    source = FileSource(path)
+    reading, order = threading.Event(), []
+
+    class Slow(FakeCamera):
+        def read(self, image: Any = None) -> tuple[bool, Any]:
+            reading.set()
+            time.sleep(0.1)
+            order.append("read")
+            return super().read(image)
+
+        def release(self) -> None:
+            order.append("released")
+
+    source._capture = Slow()
+    thread = threading.Thread(target=lambda: source.read(0.1))
+    thread.start()
+    assert reading.wait(5.0)
+    source.close()
+    thread.join()
+    assert order == ["read", "released"]
+    assert source.read(0.1) is None
 
 
 @pytest.mark.parametrize("place", ["no/such/file.avi", "csi://front", 3.5, None])
