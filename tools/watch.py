@@ -112,6 +112,8 @@ def command(
         opened.callback(frames.close)
         if with_window:
             frames.window = _window(opened)
+        printed = Printed(frames)
+        loop.on(printed)
         _end_on_signals(frames, opened)
         loop.on(lambda event: _tell_of_source(service, event))
         opened.callback(service.stopping)
@@ -122,6 +124,8 @@ def command(
             _show(frames, result, page)
             if most_frames is not None and done >= most_frames:
                 break
+        if printed.unread is not None:
+            raise printed.unread
         _summary(loop)
 
 
@@ -160,6 +164,26 @@ class Remembering:
     def close(self) -> None:
         """See `Source.close`."""
         self.source.close()
+
+
+class Printed:
+    """Events on standard output. When nobody reads that any more the source ends: whoever started the process is gone,
+    and the next one wants the camera.
+    """
+
+    def __init__(self, frames: Source) -> None:
+        from edgeface.video.sinks import JsonLines
+
+        self.unread: BrokenPipeError | None = None
+        self._frames = frames
+        self._lines = JsonLines(sys.stdout)
+
+    def __call__(self, event: Event) -> None:
+        if self.unread is None:
+            try:
+                self._lines(event)
+            except BrokenPipeError as error:
+                self.unread, self._frames.ended = error, True
 
 
 def _page(loop: RecognitionLoop, opened: ExitStack, pictures: int | None, metrics: int | None) -> WatchPage | None:
@@ -224,9 +248,8 @@ def _results(loop: RecognitionLoop, frames: Source) -> Any:
 
 
 def _sinks(loop: RecognitionLoop, opened: ExitStack, socket_path: Path | None, mqtt: str | None) -> None:
-    from edgeface.video.sinks import JsonLines, UnixSocket
+    from edgeface.video.sinks import UnixSocket
 
-    loop.on(JsonLines(sys.stdout))
     if socket_path is not None:
         served = UnixSocket(socket_path)
         opened.callback(served.close)

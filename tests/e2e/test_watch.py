@@ -122,6 +122,20 @@ def test_an_interrupted_watch_tells_who_was_there(
     assert [json.loads(line)["event"] for line in out.splitlines()] == ["left"]
 
 
+def test_a_watch_that_nobody_reads_ends(gallery: Path, clip: Path) -> None:
+    """Whoever started it is gone: the camera must be free for the next one."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgeface.tools", "watch", str(clip), "--gallery", str(gallery)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        told = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert told == ""
+
+
 def test_enrolment_in_front_of_a_camera(
     cli: Callable[..., Any], clip: Path, with_models: Path, tmp_path: Path
 ) -> None:

@@ -89,7 +89,9 @@ def test_a_video_file_gives_every_frame(tmp_path: Path) -> None:
     assert all(abs(level - 10 * number) < 6 for number, _, level in frames)
 
 
-def test_a_file_that_is_closed_while_it_is_read_is_released_afterwards(tmp_path: Path) -> None:
+def test_a_file_that_is_closed_while_it_is_read_is_released_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """OpenCV ends the process otherwise."""
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (64, 48))
@@ -108,7 +110,7 @@ def test_a_file_that_is_closed_while_it_is_read_is_released_afterwards(tmp_path:
         def release(self) -> None:
             order.append("released")
 
-    source._capture = Slow()
+    monkeypatch.setattr(source, "_capture", Slow())
     thread = threading.Thread(target=lambda: source.read(0.1))
     thread.start()
     assert reading.wait(5.0)
