@@ -292,6 +292,11 @@ def test_a_new_track_of_a_person_who_is_there_is_no_arrival() -> None:
     assert [event.kind for event in presence.update([], 3, 2.0)] == [EventKind.LEFT]
 
 
+@pytest.mark.parametrize("time_s", [1.23456, 99.99996, 12_345.67891, 98_765.43219, 8_765_432.12345])
+def test_times_stay_fine_however_long_a_board_runs(time_s: float) -> None:
+    assert json.loads(Event(EventKind.LEFT, time_s).to_json())["time_s"] == pytest.approx(time_s, abs=1e-3)
+
+
 def test_events_are_one_line_of_json() -> None:
     event = Event(EventKind.ARRIVED, 1.23456, 7, 3, 'new\n"line" 李', 1, float(np.float32(0.5)), float("inf"), None,
                   "match", {"box": np.array([1.0, 2.0])})  # fmt: skip
