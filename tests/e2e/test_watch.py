@@ -136,6 +136,16 @@ def test_a_watch_that_nobody_reads_ends(gallery: Path, clip: Path) -> None:
     assert told == ""
 
 
+def test_enrolment_does_not_wait_for_ever_for_a_camera(
+    cli: Callable[..., Any], with_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeface.tools.enroll_camera.PATIENCE_S", 0.5)
+    ran = cli("enroll", "--gallery", tmp_path / "new.gallery", "Nobody", "--camera", "97")
+    assert ran.code == 1
+    assert "camera 97: cannot be opened" in ran.err
+    assert "the camera gave no frame" in ran.err
+
+
 def test_enrolment_in_front_of_a_camera(
     cli: Callable[..., Any], clip: Path, with_models: Path, tmp_path: Path
 ) -> None:
