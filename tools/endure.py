@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgeface.video import Frame
 
 log = logging.getLogger(__name__)
+LOGGED = 50  # frames lost are logged one by one, then every so many: every second one for a month would fill the disk
 MOST_FAILURES = 100  # frames in a row; then no reload mends it, and whoever started the process must
 
 
@@ -38,7 +39,8 @@ class EnduringLoop(RecognitionLoop):
             self.lost += 1
             if self.failures >= MOST_FAILURES:
                 raise
-            log.error("frame %d is lost: %s", frame.number, error)
+            if self.lost <= LOGGED or self.lost % LOGGED == 0:
+                log.error("frame %d is lost: %s (%d in all)", frame.number, error, self.lost)
             parts = (self.recognizer.detector, self.recognizer.embedder, self.recognizer.liveness)
             engines = (part.engine for part in parts if part is not None)
             if any(getattr(getattr(engine, "current", None), "lost", None) for engine in engines):

@@ -200,6 +200,18 @@ def test_a_frame_that_came_in_part_is_lost_and_a_wrong_camera_is_an_error(
         list(loop.run([part] * endure.MOST_FAILURES))
 
 
+def test_a_frame_lost_now_and_then_for_a_month_does_not_fill_the_log(
+    failing: tuple[EnduringLoop, SimpleNamespace], caplog: pytest.LogCaptureFixture
+) -> None:
+    loop, state = failing
+    for number in range(2000):
+        state.fails = number % 2 == 0
+        loop.step(frame(number))
+    assert loop.lost == 1000
+    assert len(caplog.records) == endure.LOGGED + 1000 // endure.LOGGED - 1
+    assert "(1000 in all)" in caplog.text
+
+
 def test_failures_without_end_end_it(
     failing: tuple[EnduringLoop, SimpleNamespace], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
