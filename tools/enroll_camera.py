@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,7 +34,7 @@ def enroll_from_camera(
     Raises:
         InputError: `camera` is empty or no source.
         EnrolmentError: the views are of several people, or of somebody who is enrolled already.
-        EdgefaceError: the source ended, or a minute passed, before there were enough.
+        EdgefaceError: the source ended, or a minute passed, before there were enough; or for a minute no frame came.
     """
     from edgeface.tools.cameras import camera_place
     from edgeface.video import open_source
@@ -50,12 +51,16 @@ def enroll_from_camera(
 def _views(source: Source, recognizer: FaceRecognizer, limits: EnrolmentLimits) -> list[ByteArray]:
     views: list[ByteArray] = []
     told, first_s, taken_s = "", None, float("-inf")
+    frame_s = time.monotonic()
     while not source.ended:
         frame = source.read(POLL_S)
         while source.notices:
             click.echo(f"{source.notices.popleft().reason}", err=True)
         if frame is None:
+            if time.monotonic() - frame_s > PATIENCE_S:
+                raise EdgefaceError(f"no enrolment: the camera gave no frame for {PATIENCE_S:.0f} s")
             continue
+        frame_s = time.monotonic()
         first_s = frame.time_s if first_s is None else first_s
         if frame.time_s - first_s > PATIENCE_S:
             raise EdgefaceError(f"no enrolment: {len(views)} of {VIEWS} good views in {PATIENCE_S:.0f} s; last: {told}")

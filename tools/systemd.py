@@ -49,6 +49,15 @@ class ServiceManager:
             self._next_s = now + self._beat_s
             self._tell("WATCHDOG=1")
 
+    def waiting(self) -> None:
+        """No frame comes, and that is no fault of this process: as `frame_done`, but it does not make the service
+        ready. Before the first frame it asks for more time to start, for as long as a watchdog waits.
+        """
+        now = self._clock()
+        if self._beat_s is not None and now >= self._next_s:
+            self._next_s = now + self._beat_s
+            self._tell("WATCHDOG=1" if self._ready else f"EXTEND_TIMEOUT_USEC={round(self._beat_s * 2e6)}")
+
     def status(self, text: str) -> None:
         """A line for `systemctl status`."""
         self._tell(f"STATUS={_line(text)}")

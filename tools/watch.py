@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from edgeface.types import ByteArray
     from edgeface.video import Event, Frame, FrameResult, RecognitionLoop, Source
     from edgeface.video.page import WatchPage
+
+#: A camera that is away for longer may be held up by what its driver keeps in this process, as Argus does after an
+#: error: a service says no more that it lives, and systemd starts it anew, six times an hour.
+PATIENCE_S = 600.0
 
 
 @click.command("watch")
@@ -80,7 +85,8 @@ def command(
 
     SOURCE is a camera's number, csi, usb, a video file, a folder of pictures, an rtsp:// or http:// address, csi://0,
     or a GStreamer pipeline that ends in appsink; or set EDGEFACE_CAMERA. Ends with the source, or when interrupted.
-    Started by systemd, it says when the first frame was processed, and that frames are being processed.
+    Started by systemd, it says when the first frame was processed, and that it lives: that frames are being processed,
+    or that it waits for its camera.
     """
     from edgeface.tools.cameras import camera_place
     from edgeface.tools.endure import EnduringLoop
@@ -101,12 +107,14 @@ def command(
         )
         _sinks(loop, opened, socket_path, mqtt_address)
         page = _page(loop, opened, page_port, metrics_port)
-        frames = Remembering(open_source(place, pixel_format=pixel_format))
+        service = ServiceManager()
+        frames = Remembering(open_source(place, pixel_format=pixel_format), service)
         opened.callback(frames.close)
         if with_window:
             frames.window = _window(opened)
+        printed = Printed(frames)
+        loop.on(printed)
         _end_on_signals(frames, opened)
-        service = ServiceManager()
         loop.on(lambda event: _tell_of_source(service, event))
         opened.callback(service.stopping)
         for done, result in enumerate(_results(loop, frames), 1):
@@ -116,15 +124,21 @@ def command(
             _show(frames, result, page)
             if most_frames is not None and done >= most_frames:
                 break
+        if printed.unread is not None:
+            raise printed.unread
         _summary(loop)
 
 
 class Remembering:
-    """A source that keeps its last frame, for those who want to see it, and ends when the window is closed."""
+    """A source that keeps its last frame, for those who want to see it, and ends when the window is closed. While its
+    camera is away the service says that it waits, until only a new process may bring the camera back.
+    """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, service: ServiceManager) -> None:
         self.source = source
+        self.service = service
         self.last: Frame | None = None
+        self.last_s = time.monotonic()
         self.notices = source.notices
         self.window: Window | None = None
 
@@ -141,12 +155,35 @@ class Remembering:
         if self.window is not None and not self.window.wanted():  # here: the loop reads on where no frame comes
             self.ended = True
         frame = self.source.read(timeout_s)
-        self.last = frame or self.last
+        if frame is not None:
+            self.last, self.last_s = frame, time.monotonic()
+        elif getattr(self.source, "retrying", False) and time.monotonic() - self.last_s < PATIENCE_S:
+            self.service.waiting()
         return frame
 
     def close(self) -> None:
         """See `Source.close`."""
         self.source.close()
+
+
+class Printed:
+    """Events on standard output. When nobody reads that any more the source ends: whoever started the process is gone,
+    and the next one wants the camera.
+    """
+
+    def __init__(self, frames: Source) -> None:
+        from edgeface.video.sinks import JsonLines
+
+        self.unread: BrokenPipeError | None = None
+        self._frames = frames
+        self._lines = JsonLines(sys.stdout)
+
+    def __call__(self, event: Event) -> None:
+        if self.unread is None:
+            try:
+                self._lines(event)
+            except BrokenPipeError as error:
+                self.unread, self._frames.ended = error, True
 
 
 def _page(loop: RecognitionLoop, opened: ExitStack, pictures: int | None, metrics: int | None) -> WatchPage | None:
@@ -211,9 +248,8 @@ def _results(loop: RecognitionLoop, frames: Source) -> Any:
 
 
 def _sinks(loop: RecognitionLoop, opened: ExitStack, socket_path: Path | None, mqtt: str | None) -> None:
-    from edgeface.video.sinks import JsonLines, UnixSocket
+    from edgeface.video.sinks import UnixSocket
 
-    loop.on(JsonLines(sys.stdout))
     if socket_path is not None:
         served = UnixSocket(socket_path)
         opened.callback(served.close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import deque
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 5.0  # between attempts to open, doubled each time
 OPEN_TIMEOUT_MS = 5_000  # OpenCV's own is 30 s: an unplugged network camera would hold the thread for that long
+HANG_AFTER_S = 40.0  # OpenCV gives GStreamer 30 s for opening and for reading: a call that lasts longer never returns
 
 
 class Capture(Protocol):
@@ -105,7 +107,7 @@ class CaptureSource:
         self.ended = False
         self.notices: deque[Event] = deque(maxlen=1000)
         self._open = open_it
-        self._name = name
+        self._name = re.sub(r"://[^/\s]*@", "://***@", name)  # messages go to logs and brokers: no password there
         self._format = pixel_format
         self._stall_after_s = stall_after_s
         self._retry_for_s = retry_for_s
@@ -113,7 +115,7 @@ class CaptureSource:
         self._newest: Frame | None = None
         self._stop = threading.Event()
         self._number = -1
-        self._last_s = time.perf_counter()
+        self._last_s = self._called_s = time.perf_counter()
         self._down = False
         self._stalled = False
         # Three buffers: the reader's, the newest one, and the one that is being written.
@@ -140,6 +142,13 @@ class CaptureSource:
         """Whether a frame waits to be read."""
         return self._newest is not None
 
+    @property
+    def retrying(self) -> bool:
+        """Whether the source is lost and is being opened again, at intervals. False where a call of its driver hangs:
+        from that only a new process may help.
+        """
+        return self._down and not self.ended and time.perf_counter() - self._called_s < HANG_AFTER_S
+
     def close(self) -> None:
         """Stop the thread and release the camera. A thread that hangs inside a driver is left to end by itself."""
         self._stop.set()
@@ -151,16 +160,25 @@ class CaptureSource:
             log.warning("%s: the capture thread does not end; its driver holds it", self._name)
 
     def _work(self) -> None:
+        try:
+            self._keep_open()
+        finally:  # for whatever reason: nobody would give frames any more
+            with self._changed:
+                self.ended = True
+                self._changed.notify_all()
+
+    def _keep_open(self) -> None:
         wait_s = FIRST_WAIT_S
         while not self._stop.is_set():
             capture, why = self._try_open()
             if capture is not None:
-                before = self._number
+                opened_s = time.perf_counter()
                 try:
                     why = self._capture(capture)
                 finally:
+                    self._called_s = time.perf_counter()
                     capture.release()
-                if self._number > before:
+                if self._last_s - opened_s >= wait_s:  # a cable that gives a frame now and then must not flood the log
                     wait_s = FIRST_WAIT_S
             if self._stop.is_set():
                 return
@@ -168,14 +186,13 @@ class CaptureSource:
                 self._down = True
                 self._say(EventKind.SOURCE_LOST, why)
             if self._retry_for_s is not None and time.perf_counter() - self._last_s > self._retry_for_s:
-                with self._changed:
-                    self.ended = True
-                    self._changed.notify_all()
                 return
+            self._called_s = time.perf_counter()
             self._stop.wait(wait_s)
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)
 
     def _try_open(self) -> tuple[Capture | None, str]:
+        self._called_s = time.perf_counter()
         try:
             capture = self._open()
         except Exception as error:  # noqa: BLE001 - a driver's error of any kind means: try again later, and say so
@@ -189,6 +206,7 @@ class CaptureSource:
         """Capture until the source fails; returns why it did."""
         while not self._stop.is_set():
             slot = self._free_slot()
+            self._called_s = time.perf_counter()
             try:
                 good, image = capture.read(self._buffers[slot])
             except Exception as error:  # noqa: BLE001 - as above
@@ -236,15 +254,15 @@ class FileSource:
         if not self._capture.isOpened():
             raise InputError(f"{path}: not a video that OpenCV {cv2.__version__} can read")
         rate = fps or self._capture.get(cv2.CAP_PROP_FPS)
+        self._lock = threading.Lock()  # whoever closes it from another thread must not take the file out of a read
         self._fps = rate if 0 < rate < 10_000 else 30.0  # some containers state nonsense
         self._number = -1
         self._buffer: ByteArray | None = None
 
     def read(self, timeout_s: float) -> Frame | None:
         """See `Source.read`."""
-        if self.ended:
-            return None
-        good, image = self._capture.read(self._buffer)
+        with self._lock:
+            good, image = (False, None) if self.ended else self._capture.read(self._buffer)
         if not good:
             self.close()
             return None
@@ -254,4 +272,5 @@ class FileSource:
 
     def close(self) -> None:
         self.ended = True
-        self._capture.release()
+        with self._lock:
+            self._capture.release()

@@ -77,7 +77,9 @@ class Event:
 
 
 def plain(value: Any) -> Any:
-    """The value in JSON's own types: arrays become lists, infinity and NaN null, floats keep five digits."""
+    """The value in JSON's own types: arrays become lists, infinity and NaN null, floats keep five digits, above 1000
+    four after the point: seconds since the start of a board that runs for months stay as fine as in its first hour.
+    """
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -89,7 +91,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
-        return float(f"{value:.5g}") if abs(value) < 1e5 else value
+        return float(f"{value:.5g}") if abs(value) < 1e3 else round(value, 4)
     if isinstance(value, Enum):
         return str(value)
     return value

@@ -81,6 +81,7 @@ class TrackLiveness:
         self.looks = 0
         self.tensor_s = float("-inf")
         self._looked_s = float("-inf")
+        self._asked = False
         self._scores: deque[float] = deque()
 
     @property
@@ -93,6 +94,7 @@ class TrackLiveness:
         if quality < options.min_quality or self.tensor is not None:
             return False
         decided = self.verdict is not Liveness.UNSURE and detector.decide(self._scores[-1]) is self.verdict
+        decided = decided and not self._asked
         return time_s - self._looked_s >= (options.recheck_s if decided else options.interval_s)
 
     def offer(self, tensor: FloatArray, time_s: float) -> None:
@@ -106,7 +108,7 @@ class TrackLiveness:
     def take(self, score: float, detector: LivenessDetector, options: LivenessOptions) -> None:
         """Take in the score of the view that waited."""
         self.looks += 1
-        self.tensor, self._looked_s = None, self.tensor_s
+        self.tensor, self._looked_s, self._asked = None, self.tensor_s, False
         self._scores.append(score)
         if len(self._scores) > options.kept_looks:
             self._scores.popleft()
@@ -128,6 +130,12 @@ class TrackLiveness:
     def drop(self) -> None:
         """The network failed on the view that waited: do without it, and take the next one when it is due."""
         self.tensor, self._looked_s = None, self.tensor_s
+
+    def ask(self, time_s: float) -> None:
+        """Look again soon, at a view from `time_s` on, whatever the verdict."""
+        self._asked = True
+        if self.tensor_s < time_s:
+            self.tensor = None
 
     def forget(self, time_s: float) -> None:
         """Start anew: looks and views from before `time_s` may be of another face."""
@@ -166,6 +174,8 @@ class LivenessWatch:
         for track_id, track in self.tracks.items():
             if tracks[track_id].broken_s == time_s or track.stale(time_s, self._options):
                 track.forget(time_s)
+            elif tracks[track_id].found_s == time_s:
+                track.ask(time_s)
 
     def offer(self, frame: Frame, faces: Faces, found: list[int], qualities: FloatArray) -> list[int]:
         """Cut out those faces of a frame that are due, for the network to see when it has time.

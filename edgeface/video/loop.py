@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from edgeface.types import Faces, FloatArray
     from edgeface.video.sources import Frame, Source
 
+log = logging.getLogger(__name__)
 POLL_S = 0.2  # how long to wait for a frame before the clock of those who left is looked at again
 LOST_AFTER_S = 0.12  # a gap that hides a change of faces: at 30 frames a second, four frames
 CROSSING, NOT_LIVE = "crossing", "not_live"
@@ -114,6 +117,7 @@ class RecognitionLoop:
         }  # fmt: skip
         self._tracker = Tracker(keep_s=keep_track_s, lost_after_s=min(LOST_AFTER_S, keep_track_s))
         self._people: dict[int, TrackIdentity] = {}
+        self._newest_s = float("-inf")
         self._presence = Presence(leave_after_s)
         self._clock = clock
         self._listeners = Listeners(self.counts)
@@ -142,6 +146,7 @@ class RecognitionLoop:
 
         given: Any = source if hasattr(source, "read") else IterableSource(source)
         last_s, last_wall_s = 0.0, time.perf_counter()
+        self._begin()  # the faces of an earlier source are not there any more, and its clock says nothing of this one's
         try:
             while not given.ended:
                 frame = given.read(POLL_S)
@@ -150,19 +155,24 @@ class RecognitionLoop:
                     last_s, last_wall_s = frame.time_s, time.perf_counter()
                     result = self.step(frame)
                 else:  # no frame, but time goes on: people leave although the camera is dead
-                    result = self._idle(last_s + time.perf_counter() - last_wall_s, everybody=False)
+                    result = self._idle(last_s + time.perf_counter() - last_wall_s)
                 if notices:
                     result = _with_events(result, notices)
                 if frame is not None or result.events:
                     yield result
-            result = self._idle(last_s, everybody=True)
+            result = self._idle(last_s, everybody="end_of_source")
             if result.events:
                 yield result
         finally:
             given.close()
 
     def step(self, frame: Frame) -> FrameResult:
-        """Take in one frame; `Frame.time_s` must rise from call to call."""
+        """Take in one frame; `Frame.time_s` must rise from call to call.
+
+        A clock that is put back by more than `keep_track_s` begins everything anew: whoever was there has left.
+        Raises InputError: the time is no number, or the frame is none.
+        """
+        events = self._departures(frame)
         spent = {"detect": 0.0, "quality": 0.0, "embed": 0.0, "decide": 0.0}
         left_out: list[str] = []
         step = self.budget.step
@@ -189,7 +199,7 @@ class RecognitionLoop:
             self.counts.detections += 1
             self.counts.faces += len(faces)
         now = self._clock()
-        events, waiting = self._look(frame, (now - frame.arrived_s) * 1e3)
+        seen_events, waiting = self._look(frame, (now - frame.arrived_s) * 1e3)
         if waiting:
             left_out.append(f"embeddings={waiting}")
         after = self._clock()
@@ -202,7 +212,8 @@ class RecognitionLoop:
             before, after = after, self._clock()
             spent["liveness"] = (after - before) * 1e3
         seen = [self._face(track_id, frame.time_s, track_id in found) for track_id in self._tracker.tracks]
-        events = self._listeners.tell(events + self._presence.update(seen, frame.number, frame.time_s))
+        events += seen_events + self._presence.update(seen, frame.number, frame.time_s)
+        events = self._listeners.tell(events)
         end = self._clock()
         spent["decide"] = (end - after) * 1e3
         latency = (end - frame.arrived_s) * 1e3
@@ -211,6 +222,24 @@ class RecognitionLoop:
         for stage, ms in spent.items():
             self.counts.stages_ms[stage] = self.counts.stages_ms.get(stage, 0.0) + ms
         return FrameResult(frame.number, frame.time_s, tuple(seen), tuple(events), tuple(left_out), latency, spent)
+
+    def _departures(self, frame: Frame) -> list[Event]:
+        """Follow the clock of the frames; where it was put back, ages are lost: names and verdicts would last."""
+        if not math.isfinite(frame.time_s):
+            raise InputError(f"frame {frame.number}: time_s: expected seconds, got {frame.time_s!r}")
+        back_s, self._newest_s = self._newest_s - frame.time_s, max(self._newest_s, frame.time_s)
+        if back_s <= self._tracker.keep_s:
+            return []
+        log.warning("frame %d: the clock was put back by %.3g s; everything begins anew", frame.number, back_s)
+        self._begin()
+        self._newest_s = frame.time_s
+        return self._presence.leave(frame.time_s, frame=frame.number, everybody="clock_put_back")
+
+    def _begin(self) -> None:
+        """Forget all tracks and what is known of them."""
+        self._newest_s = float("-inf")
+        for known in (self._tracker.tracks, self._people, *(() if self._live is None else (self._live.tracks,))):
+            known.clear()
 
     def _offer(self, frame: Frame, faces: Faces, found: list[int]) -> None:
         """Measure the views of this frame, and keep those that the network should see."""
@@ -222,11 +251,12 @@ class RecognitionLoop:
         for row, track_id in enumerate(found):
             person = self._people.setdefault(track_id, TrackIdentity())
             quality, track = float(scores[row]), self._tracker.tracks[track_id]
-            wanted = person.wants(quality, frame.time_s, self.options, crossed=track.crossed, near=track.near)
-            if self._live is not None and row in due and quality >= self.options.min_quality:
-                wanted = wanted or self._live.tracks[track_id].bound(person)
+            near = track.near or person.looked_s < track.found_s
+            wanted = person.wants(quality, frame.time_s, self.options, crossed=track.crossed, near=near)
+            if row in due and quality >= self.options.min_quality:  # a name and its liveness are checked together
+                wanted = wanted or person.verdict.name is not None
             if wanted or person.crop_quality > 0:
-                person.offer(crops[row], quality, frame.time_s, track.crossed_s)
+                person.offer(crops[row], quality, frame.time_s, max(track.crossed_s, track.found_s))
 
     def _look(self, frame: Frame, spent_ms: float) -> tuple[list[Event], int]:
         """Embed as many waiting views as fit, best first; returns events and the number that still wait."""
@@ -296,7 +326,7 @@ class RecognitionLoop:
             None if live is None else live.verdict, None if live is None else live.score, withheld,
         )  # fmt: skip
 
-    def _idle(self, time_s: float, *, everybody: bool) -> FrameResult:
+    def _idle(self, time_s: float, *, everybody: str = "") -> FrameResult:
         """No frame: tell who has left meanwhile, and at the end of the source everybody who was there."""
         events = self._listeners.tell(self._presence.leave(time_s, everybody=everybody))
         return FrameResult(-1, time_s, (), tuple(events), (), 0.0, {})

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from edgeface.errors import ConfigurationError, InputError, MissingDependencyError
+from edgeface.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from edgeface.video.events import Event
@@ -22,7 +22,8 @@ CONNECT_S = 5.0
 class MqttSink:
     """Publishes every event under ``TOPIC/KIND``, such as ``edgeface/arrived``.
 
-    A broker that goes away is connected to again, and the events meanwhile are kept; the loop never waits for it.
+    A broker that is away, from the start or later, is connected to when it is back, and the events meanwhile are kept;
+    the loop never waits for it. One that is away or refuses the user is logged.
 
     Args:
         address: ``mqtt://host:port/topic`` or ``mqtts://...`` for TLS; the port is 1883 or 8883 unless told, the topic
@@ -30,7 +31,6 @@ class MqttSink:
 
     Raises:
         InputError: not such an address. MissingDependencyError: paho-mqtt is not installed.
-        ConfigurationError: no broker answers.
     """
 
     def __init__(self, address: str) -> None:
@@ -56,12 +56,19 @@ class MqttSink:
         if parts.scheme == "mqtts":
             self._client.tls_set()
         self._client.connect_timeout = CONNECT_S
-        default = 8883 if parts.scheme == "mqtts" else 1883
+        port = port or (8883 if parts.scheme == "mqtts" else 1883)
+        where = f"{parts.hostname}:{port}"
+
+        def answered(_client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+            if reason.is_failure:
+                log.error("%s: the MQTT broker refuses the connection: %s; events wait", where, reason)
+
+        self._client.on_connect = answered
         try:
-            self._client.connect(parts.hostname, port or default)
-        except OSError as error:
-            where = f"{parts.hostname}:{port or default}"
-            raise ConfigurationError(f"{where}: no MQTT broker answers there: {error}") from error
+            self._client.connect(parts.hostname, port)
+        except OSError as error:  # after a power cut a board may be up before its network
+            log.error("%s: no MQTT broker answers there: %s; events wait until one does", where, error)
+            self._client.connect_async(parts.hostname, port)
         self._client.loop_start()
 
     def __call__(self, event: Event) -> None:

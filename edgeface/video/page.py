@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgeface.video.loop import RecognitionLoop
 
 HOST = "127.0.0.1"
+IDLE_S = 10.0  # a connection that asks nothing or takes nothing for so long is closed: each has a thread
 WAIT_S = 1.0  # for the next picture, before the connection is looked at again
 PAGE = (
     "<!doctype html><meta charset=utf-8><title>edgeface</title>"
@@ -48,6 +49,8 @@ class WatchPage:
         page = self
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = IDLE_S
+
             def do_GET(self) -> None:
                 # A page of another site could make the browser ask by a name that leads here: answer to our own only.
                 name = self.headers.get("Host", "").rsplit(":", 1)[0]

@@ -30,7 +30,8 @@ class DecisionOptions:
         next_view_s: an undecided track is looked at again after this time: views at once tell nothing new.
         better_by: a decided track is looked at again when a view is better than its best by so much.
         recheck_s: a decided track is looked at again after so long, whatever the view; a stranger too.
-        recheck_near_s: the same while another face is so near that the two could be exchanged.
+        recheck_near_s: the same while another face is so near that the two could be exchanged, and after a moment in
+            which the face was not found.
         hold: a name is kept while the similarity stays above the threshold less this share of the margin.
         drift_margins: a template that falls below the threshold by more margins than this, against its own track's
             mean, is another person's. A margin is a factor of ten in the false match rate: two below a threshold of

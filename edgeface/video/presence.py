@@ -77,8 +77,8 @@ class Presence:
         """The track is somebody else from now on: it says no more that whoever arrived with it is there."""
         self._named.pop(track_id, None)
 
-    def leave(self, time_s: float, *, frame: int = -1, everybody: bool = False) -> list[Event]:
-        """Events of those who have not been seen for long enough; of everybody when the source has ended."""
+    def leave(self, time_s: float, *, frame: int = -1, everybody: str = "") -> list[Event]:
+        """Events of those who have not been seen for long enough; of everybody where there is a reason for that."""
         events = []
         for person in list(self._there.values()):
             if everybody or time_s - person.seen_s > self._leave_after_s:
@@ -86,7 +86,7 @@ class Presence:
                 events.append(
                     Event(
                         EventKind.LEFT, time_s, frame, person.track_id, person.name, person.person_id,
-                        reason="end_of_source" if everybody else "not_seen",
+                        reason=everybody or "not_seen",
                         details={"stayed_s": round(person.seen_s - person.arrived_s, 3)},
                     )
                 )  # fmt: skip

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 #: Bytes that may wait for a client that does not read; then it is cut off, rather than the loop held up.
 SEND_BUFFER_BYTES = 262_144
+MOST_CLIENTS = 32  # connected at once: every one takes a file descriptor and a buffer
 
 
 class JsonLines:
@@ -39,7 +40,8 @@ class JsonLines:
 class UnixSocket:
     """One line of JSON an event, to everybody who is connected to a Unix socket.
 
-    A client gets the events from its connection on. One that does not read is cut off.
+    A client gets the events from its connection on. One that does not read is cut off, and the oldest of more than
+    `MOST_CLIENTS`.
 
     Args:
         path: of the socket, which only this user may open. A socket that nobody serves any more is replaced.
@@ -87,7 +89,10 @@ class UnixSocket:
             client.setblocking(False)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             with self._lock:
-                self._clients.append(client)
+                self._clients = [known for known in self._clients if _connected(known)] + [client]
+                if len(self._clients) > MOST_CLIENTS:
+                    log.warning("%s: more than %d clients; the oldest is cut off", self.path, MOST_CLIENTS)
+                    self._clients.pop(0).close()
 
     def __call__(self, event: Event) -> None:
         line = event.to_json().encode() + b"\n"
@@ -112,3 +117,16 @@ class UnixSocket:
                 client.close()
             self._clients.clear()
         self.path.unlink(missing_ok=True)
+
+
+def _connected(client: socket.socket) -> bool:
+    """Whether a client is still there; one that hung up is closed. Without events nobody would notice for days."""
+    try:
+        gone = client.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        gone = True
+    if gone:
+        client.close()
+    return not gone

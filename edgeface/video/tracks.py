@@ -56,6 +56,8 @@ class Track:
         missed: the last detection did not find it.
         broken_s: when it was last crossed while the detector watched: a gap in which nothing was looked at (a slow
             camera, a detector that pauses) is none of these. Looks from before say nothing about whether it is live.
+        found_s: when it was last found again, after the detector missed it or after a gap: a moment is enough to put
+            another face in its place, so that it is looked at soon.
     """
 
     track_id: int
@@ -73,6 +75,7 @@ class Track:
     crossed_s: float = float("-inf")  # when it was set last: views from before say nothing about now
     missed: bool = False
     broken_s: float = float("-inf")
+    found_s: float = float("-inf")
 
     def doubt(self, time_s: float, *, watched: bool = True) -> None:
         """From now on the face may be another one."""
@@ -96,6 +99,8 @@ class Track:
         surprise = box - self.box
         apart = float(np.abs(surprise[:2] + surprise[2:]).max()) / 2
         jumped = apart > JUMP * float((box[2:] - box[:2]).min())
+        if gap > lost_after_s or self.missed:
+            self.found_s = time_s
         if gap > lost_after_s or jumped:
             self.doubt(time_s, watched=jumped or self.missed)
         if self.hits == 1 and gap > 0:

@@ -122,6 +122,30 @@ def test_an_interrupted_watch_tells_who_was_there(
     assert [json.loads(line)["event"] for line in out.splitlines()] == ["left"]
 
 
+def test_a_watch_that_nobody_reads_ends(gallery: Path, clip: Path) -> None:
+    """Whoever started it is gone: the camera must be free for the next one."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgeface.tools", "watch", str(clip), "--gallery", str(gallery)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        told = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert told == ""
+
+
+def test_enrolment_does_not_wait_for_ever_for_a_camera(
+    cli: Callable[..., Any], with_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeface.tools.enroll_camera.PATIENCE_S", 0.5)
+    ran = cli("enroll", "--gallery", tmp_path / "new.gallery", "Nobody", "--camera", "97")
+    assert ran.code == 1
+    assert "camera 97: cannot be opened" in ran.err
+    assert "the camera gave no frame" in ran.err
+
+
 def test_enrolment_in_front_of_a_camera(
     cli: Callable[..., Any], clip: Path, with_models: Path, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgeface.errors import ConfigurationError, InputError
+from edgeface.errors import InputError
 from edgeface.video import Event, EventKind
 
 paho = pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
@@ -30,10 +30,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(port: int, folder: Path) -> subprocess.Popen[bytes]:
+def start(port: int, folder: Path, anonymous: str = "true") -> subprocess.Popen[bytes]:
     assert MOSQUITTO is not None
     settings = folder / "mosquitto.conf"
-    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous {anonymous}\n")
     process = subprocess.Popen([MOSQUITTO, "-c", str(settings)], stderr=subprocess.DEVNULL)
     end = time.perf_counter() + 10
     while time.perf_counter() < end:
@@ -115,8 +115,40 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         MqttSink(address)
 
 
-def test_no_broker_is_one_clear_error() -> None:
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+def test_events_wait_for_a_broker_that_comes_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A kiosk that boots before its network must recognise people all the same."""
     from edgeface.video.mqtt import MqttSink
 
-    with pytest.raises(ConfigurationError, match="no MQTT broker"):
-        MqttSink(f"mqtt://127.0.0.1:{free_port()}/door")
+    port = free_port()
+    sink = MqttSink(f"mqtt://127.0.0.1:{port}/door")
+    assert f"127.0.0.1:{port}: no MQTT broker answers there" in caplog.text
+    sink(Event(EventKind.ARRIVED, 1.0, name="ada"))
+    broker = start(port, tmp_path)
+    try:
+        client, heard = listen(port)
+        assert heard.get(timeout=30)[1]["name"] == "ada"
+        client.loop_stop()
+    finally:
+        sink.close()
+        broker.terminate()
+        broker.wait(10)
+
+
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+def test_a_broker_that_refuses_the_user_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from edgeface.video.mqtt import MqttSink
+
+    port = free_port()
+    broker = start(port, tmp_path, "false")
+    try:
+        sink = MqttSink(f"mqtt://ada:wrong@127.0.0.1:{port}/door")
+        end = time.perf_counter() + 10
+        while "refuses the connection" not in caplog.text and time.perf_counter() < end:
+            time.sleep(0.02)
+        sink.close()
+    finally:
+        broker.terminate()
+        broker.wait(10)
+    assert f"127.0.0.1:{port}: the MQTT broker refuses the connection: Not authorized" in caplog.text
+    assert "wrong" not in caplog.text

@@ -53,6 +53,24 @@ def test_ready_with_the_first_frame_then_signs_of_life(systemd: tuple[str, Calla
     assert told() == ["WATCHDOG=1", "STOPPING=1"]
 
 
+def test_waiting_is_a_sign_of_life_and_before_the_first_frame_more_time(
+    systemd: tuple[str, Callable[[], list[str]]],
+) -> None:
+    address, told = systemd
+    now = [100.0]
+    service = ServiceManager({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "4000000"}, clock=lambda: now[0])
+    for step in range(50):  # 5 s, asked ten times a second
+        now[0] = 100.0 + step / 10
+        service.waiting()
+    assert told() == ["EXTEND_TIMEOUT_USEC=4000000"] * 3  # at once, after 2 s, after 4 s: never READY
+    service.frame_done("runs")
+    assert told() == ["READY=1\nSTATUS=runs"]
+    for step in range(50):
+        now[0] = 105.0 + step / 10
+        service.waiting()
+    assert told() == ["WATCHDOG=1"] * 2
+
+
 @pytest.mark.parametrize(
     "watchdog", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}]
 )
@@ -65,6 +83,7 @@ def test_without_a_watchdog_of_ours_only_ready(
     for _ in range(10):
         now[0] += 100.0
         service.frame_done("runs")
+        service.waiting()
     assert told() == ["READY=1\nSTATUS=runs"]
 
 

@@ -56,6 +56,30 @@ def test_somebody_live_is_named_again_after_a_gap(opened: FaceRecognizer, heads:
     assert named[-1] == 65
 
 
+@pytest.mark.parametrize(("who", "level"), [("em", SPOOF), ("stranger", LIVE)])
+def test_who_takes_the_place_in_a_moment_keeps_neither_name_nor_verdict(
+    opened: FaceRecognizer, heads: dict[str, Cutout], who: str, level: int
+) -> None:
+    """Two frames hide the exchange: too short for the track to be doubted, so that it has to be looked at again."""
+    nobody = (np.full((HEIGHT, WIDTH, 3), level, np.uint8) for _ in range(2))
+    results = play(RecognitionLoop(opened), show(heads["em"], LIVE, 80), nobody, show(heads[who], level, 60))
+    assert results[79].faces[0].name == "em"
+    after = [result for result in results if result.number >= 82 and result.faces]
+    assert {face.track_id for result in after for face in result.faces} == {1}  # the tracker is deceived
+    named = [result.time_s for result in after if result.faces[0].name]
+    assert not named or named[-1] - after[0].time_s < 0.5  # two looks; the next recheck is 2 s and 5 s away
+
+
+def test_a_live_stranger_in_the_place_of_somebody_is_found_with_the_next_look_for_liveness(
+    opened: FaceRecognizer, heads: dict[str, Cutout]
+) -> None:
+    """Not one frame is without a face, and both are live: only the embedder can tell, and it must not wait for 5 s."""
+    results = play(RecognitionLoop(opened), show(heads["em"], LIVE, 80), show(heads["stranger"], LIVE, 90))
+    assert {face.track_id for result in results for face in result.faces} == {1}
+    named = [result.number for result in results if result.faces and result.faces[0].name]
+    assert named[-1] - 80 < (OPTIONS.recheck_s + 0.5) * 30
+
+
 def test_a_slow_camera_gives_names_too(opened: FaceRecognizer, heads: dict[str, Cutout]) -> None:
     """Every gap between its frames is longer than the one that hides a change, but no detection missed the face."""
     from edgeface.video import Frame

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgeface import FaceRecognizer
+from edgeface.errors import InputError
 from edgeface.tools.judge import Judge, Named
 from edgeface.tools.stream import ComposedStream, Cutout, cut_out
 from edgeface.video import Event, EventKind, Frame, RecognitionLoop, TrackedFace
@@ -200,6 +201,42 @@ def test_a_stream_that_ends_sends_everybody_home(opened: FaceRecognizer, heads: 
     assert results[-1].events[-1].reason == "end_of_source"
 
 
+def test_a_clock_that_is_put_back_keeps_nobody_there(
+    opened: FaceRecognizer, heads: dict[str, Cutout], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A caller's frames may carry the time of day. Everything that ages would last for the hour that is lived again."""
+    loop = RecognitionLoop(opened)
+    for number, image in enumerate(walk(heads["em"], 10)):
+        result = loop.step(Frame(image, number, 7200 + number / 30, 0.0))
+    assert result.faces[0].name == "em"
+    jitter = loop.step(Frame(image, 10, 7200.2, 0.0))
+    assert jitter.faces[0].name == "em"  # a frame out of order is none
+    nobody = np.full((*SIZE, 3), 100, np.uint8)
+    result = loop.step(Frame(nobody, 11, 3600.0, 0.0))
+    assert result.faces == ()
+    assert [(event.kind, event.name, event.reason) for event in result.events] == [("left", "em", "clock_put_back")]
+    assert "the clock was put back by 3.6e+03 s" in caplog.text
+    result = loop.step(Frame(image, 12, 3600.03, 0.0))
+    assert [(event.kind, event.name) for event in result.events] == [("arrived", "em")]
+
+
+@pytest.mark.parametrize("time_s", [float("nan"), float("inf")])
+def test_a_time_that_is_none_is_refused(opened: FaceRecognizer, heads: dict[str, Cutout], time_s: float) -> None:
+    with pytest.raises(InputError, match="time_s"):
+        RecognitionLoop(opened).step(Frame(next(walk(heads["em"], 1)), 0, time_s, 0.0))
+
+
+def test_a_second_stream_begins_without_the_faces_of_the_first(
+    opened: FaceRecognizer, heads: dict[str, Cutout]
+) -> None:
+    loop = RecognitionLoop(opened)
+    list(loop.run(walk(heads["em"], 10)))
+    nobody = np.full((*SIZE, 3), 100, np.uint8)
+    results = list(loop.run([nobody] * 3))
+    assert [result.faces for result in results] == [()] * 3
+    assert kinds(results) == []
+
+
 def test_people_enrolled_while_the_loop_runs_are_recognised(
     opened: FaceRecognizer, heads: dict[str, Cutout], photos: dict[str, ByteArray]
 ) -> None:
@@ -253,6 +290,11 @@ def test_a_new_track_of_a_person_who_is_there_is_no_arrival() -> None:
     told += presence.update([face(2, "ada", seen_s=0.9)], 2, 0.9)
     assert [event.kind for event in told] == [EventKind.ARRIVED]
     assert [event.kind for event in presence.update([], 3, 2.0)] == [EventKind.LEFT]
+
+
+@pytest.mark.parametrize("time_s", [1.23456, 99.99996, 12_345.67891, 98_765.43219, 8_765_432.12345])
+def test_times_stay_fine_however_long_a_board_runs(time_s: float) -> None:
+    assert json.loads(Event(EventKind.LEFT, time_s).to_json())["time_s"] == pytest.approx(time_s, abs=1e-3)
 
 
 def test_events_are_one_line_of_json() -> None:

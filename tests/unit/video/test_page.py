@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -68,6 +69,29 @@ def test_pictures_arrive_while_somebody_looks(page: WatchPage) -> None:
         page.show(b"\xff\xd8more")
         time.sleep(0.01)
     assert page.watchers == 0
+
+
+def test_who_takes_no_picture_and_who_asks_nothing_is_let_go(
+    recognizer: FaceRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every connection has a thread, and pictures are made as long as one waits for them."""
+    monkeypatch.setattr("edgeface.video.page.IDLE_S", 0.3)
+    served = WatchPage(RecognitionLoop(recognizer), port=0, pictures=True)
+    try:
+        with socket.create_connection(("127.0.0.1", served.port)) as lazy:
+            lazy.sendall(b"GET /stream HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            end = time.perf_counter() + 10
+            while not served.watchers and time.perf_counter() < end:
+                time.sleep(0.01)
+            assert served.watchers == 1
+            while served.watchers and time.perf_counter() < end:
+                served.show(b"\xff\xd8" + bytes(4_000_000))
+                time.sleep(0.02)
+            assert served.watchers == 0
+        with socket.create_connection(("127.0.0.1", served.port), timeout=5) as silent:
+            assert silent.recv(1) == b""
+    finally:
+        served.close()
 
 
 def test_another_site_s_name_is_refused(page: WatchPage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeface.errors import ConfigurationError
-from edgeface.video import Event, EventKind
+from edgeface.video import Event, EventKind, sinks
 from edgeface.video.sinks import JsonLines, UnixSocket
 
 if TYPE_CHECKING:
@@ -73,6 +74,37 @@ def test_a_client_that_does_not_read_is_cut_off_and_holds_nobody_up(served: Unix
     assert time.perf_counter() - start < 30
     lazy.close()
     busy.close()
+
+
+def test_clients_that_hung_up_are_let_go_without_an_event(served: UnixSocket) -> None:
+    """A monitor that connects every second, and a night without an event, took all file descriptors."""
+    stays = connect(served)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(100):
+        known = list(served._clients)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(str(served.path))
+            end = time.perf_counter() + 5
+            while served._clients == known and time.perf_counter() < end:
+                time.sleep(0.001)
+    assert len(os.listdir("/proc/self/fd")) < before + 10
+    served(EVENT)
+    assert json.loads(stays.makefile().readline())["event"] == "arrived"
+    stays.close()
+
+
+def test_only_so_many_clients(served: UnixSocket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "MOST_CLIENTS", 2)
+    clients = [connect(served), connect(served)]
+    last = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    last.connect(str(served.path))
+    clients[0].settimeout(5)
+    assert clients[0].recv(1) == b""  # the oldest
+    served(EVENT)
+    for client in (clients[1], last):
+        assert json.loads(client.makefile().readline())["event"] == "arrived"
+    for client in (*clients, last):
+        client.close()
 
 
 def test_only_this_user_may_connect(served: UnixSocket) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from edgeface.errors import InputError
 from edgeface.video import EventKind, Frame, open_source
-from edgeface.video.capture import CaptureSource, csi_pipeline
+from edgeface.video.capture import CaptureSource, FileSource, csi_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +87,37 @@ def test_a_video_file_gives_every_frame(tmp_path: Path) -> None:
         frames.append((frame.number, round(frame.time_s * 20), int(frame.image.mean())))
     assert [(number, tick) for number, tick, _ in frames] == [(index, index) for index in range(25)]
     assert all(abs(level - 10 * number) < 6 for number, _, level in frames)
+
+
+def test_a_file_that_is_closed_while_it_is_read_is_released_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV ends the process otherwise."""
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (64, 48))
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    source = FileSource(path)
+    reading, order = threading.Event(), []
+
+    class Slow(FakeCamera):
+        def read(self, image: Any = None) -> tuple[bool, Any]:
+            reading.set()
+            time.sleep(0.1)
+            order.append("read")
+            return super().read(image)
+
+        def release(self) -> None:
+            order.append("released")
+
+    monkeypatch.setattr(source, "_capture", Slow())
+    thread = threading.Thread(target=lambda: source.read(0.1))
+    thread.start()
+    assert reading.wait(5.0)
+    source.close()
+    thread.join()
+    assert order == ["read", "released"]
+    assert source.read(0.1) is None
 
 
 @pytest.mark.parametrize("place", ["no/such/file.avi", "csi://front", 3.5, None])
@@ -180,6 +211,103 @@ def test_a_source_that_stays_away_ends_when_told_so(monkeypatch: pytest.MonkeyPa
     wait_for(lambda: source.ended)
     assert source.read(0.1) is None
     source.close()
+
+
+def test_a_lost_camera_is_waited_for_and_a_driver_that_hangs_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeface.video.capture.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("edgeface.video.capture.LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr("edgeface.video.capture.HANG_AFTER_S", 0.3)
+    gate, hangs = threading.Event(), threading.Event()
+    cameras = [FakeCamera(3)]
+
+    def open_it() -> FakeCamera:
+        if hangs.is_set():
+            gate.wait(10.0)
+        return cameras.pop() if cameras else FakeCamera(opens=False)
+
+    source = CaptureSource(open_it, name="fake")
+    try:
+        assert not source.retrying
+        wait_for(lambda: source.retrying)
+        time.sleep(0.5)  # longer than a hang, but no call of the driver is
+        assert source.retrying
+        hangs.set()
+        wait_for(lambda: not source.retrying)
+        time.sleep(0.1)
+        assert not source.retrying
+        hangs.clear()
+        gate.set()
+        wait_for(lambda: source.retrying)
+    finally:
+        gate.set()
+        source.close()
+    assert not source.retrying
+
+
+def test_a_read_that_hangs_after_a_loss_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeface.video.capture.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("edgeface.video.capture.HANG_AFTER_S", 0.2)
+    gate = threading.Event()
+
+    class Hanging(FakeCamera):
+        def read(self, image: Any = None) -> tuple[bool, Any]:
+            gate.wait(10.0)
+            return False, None
+
+    cameras = [Hanging(), FakeCamera(3)]
+    source = CaptureSource(lambda: cameras.pop(), name="fake")
+    try:
+        wait_for(lambda: len(cameras) == 0 and source.retrying)
+        wait_for(lambda: not source.retrying)
+        assert not source.ended
+    finally:
+        gate.set()
+        source.close()
+
+
+def test_a_source_whose_thread_dies_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    died: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+
+    class Unkind(FakeCamera):
+        def release(self) -> None:
+            raise RuntimeError("cannot be released")
+
+    source = CaptureSource(lambda: Unkind(2), name="fake")
+    wait_for(lambda: source.ended)
+    assert not source.retrying
+    assert source.read(5.0) is None or source.read(5.0) is None  # the last frame may have waited
+    source.close()
+    assert [str(each.exc_value) for each in died] == ["cannot be released"]
+
+
+def test_a_camera_that_gives_a_frame_now_and_then_is_opened_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeface.video.capture.FIRST_WAIT_S", 0.05)
+    opened: list[float] = []
+
+    def open_it() -> FakeCamera:
+        opened.append(time.perf_counter())
+        return FakeCamera(1)
+
+    source = CaptureSource(open_it, name="fake")
+    try:
+        wait_for(lambda: len(opened) == 5)
+    finally:
+        source.close()
+    assert opened[4] - opened[0] > 0.05 + 0.1 + 0.2 + 0.4
+
+
+@pytest.mark.parametrize("name", ["rtsp://ada:s3cr@t@cam/live", "rtspsrc location=rtsp://ada:s3cr@t@cam/live ! sink"])
+def test_no_password_in_what_is_told(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    source = CaptureSource(lambda: FakeCamera(opens=False), name=name)
+    try:
+        wait_for(lambda: bool(source.notices))
+        told = source.notices[0].reason + caplog.text
+        assert "rtsp://***@cam/live" in told
+        assert "s3cr" not in told
+        assert "ada" not in told
+    finally:
+        source.close()
 
 
 def test_csi_pipelines_ask_for_what_the_kernels_take() -> None:
