@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,10 @@ class EventKind(str, Enum):
         return str(self.value)
 
 
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
 @dataclass(frozen=True)
 class Event:
     """One thing that happened.
@@ -49,6 +54,7 @@ class Event:
         reason: why, in a word of snake case or a sentence.
         details: more, in types that JSON knows.
         liveness: of the face; None where there is no liveness model, or no face.
+        utc: when it was found out, by this machine's time of day: for readers whom it reaches late.
     """
 
     kind: EventKind
@@ -63,10 +69,12 @@ class Event:
     reason: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
     liveness: Liveness | None = None
+    utc: datetime = field(default_factory=_now, compare=False)
 
     def to_json(self) -> str:
         """One line of JSON without a line end; what is None is left out, infinity and NaN are null."""
-        document: dict[str, Any] = {"event": str(self.kind), "time_s": round(self.time_s, 4)}
+        utc = self.utc.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        document: dict[str, Any] = {"event": str(self.kind), "time_s": round(self.time_s, 4), "utc": utc}
         for key in ("frame", "track_id", "name", "person_id", "similarity", "margin", "quality", "reason", "liveness"):
             value = getattr(self, key)
             if value is not None and value not in (-1, ""):
