@@ -181,11 +181,12 @@ class Index:
                 self._worker.start()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the background thread; False when it is still at work after `timeout_s`."""
-        worker = self._worker
-        if worker is not None:
-            worker.join(timeout_s)
-            return not worker.is_alive()
+        """Wait for the background thread and the one that may follow it; False when still at work after `timeout_s`."""
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while (worker := self._worker) is not None:
+            worker.join(None if end is None else max(0.0, end - time.monotonic()))
+            if worker.is_alive():
+                return False
         return True
 
     def close(self) -> None:
