@@ -13,12 +13,14 @@ from edgeface.tools.output import print_json, print_table
 if TYPE_CHECKING:
     from edgeface.tools.bench.harness import Row
 
+SHARED = ("growth_plot", "harness", "judge", "stream")
+
 
 class BenchGroup(click.Group):
-    """Every module of the folder that has a TITLE is a benchmark."""
+    """Every module of the folder is a benchmark, but for what they share."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "harness")
+        return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in SHARED)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):

@@ -103,7 +103,7 @@ def rows(
         done.append(row)
         yield row
     if plot is not None:
-        from edgeface.tools.growth_plot import growth_svg
+        from edgeface.tools.bench.growth_plot import growth_svg
 
         plot.write_text(growth_svg(done), encoding="utf-8")
 

@@ -38,9 +38,9 @@ def rows(*, frames: int, losses: int) -> Iterator[Row]:
     from edgeface import FaceRecognizer
     from edgeface.engines.recipe import load_recipe
     from edgeface.photos import read_photo
+    from edgeface.tools.bench.stream import ComposedStream, cut_out
     from edgeface.tools.demo import ENROL, PROBES, demo_photo
     from edgeface.tools.models import DEFAULT, ensure_models
-    from edgeface.tools.stream import ComposedStream, cut_out
     from edgeface.video import EventKind, RecognitionLoop
     from edgeface.video import capture as capturing
     from edgeface.video.capture import CaptureSource

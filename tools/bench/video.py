@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edgeface import FaceRecognizer
-    from edgeface.tools.judge import Named
-    from edgeface.tools.stream import Cutout
+    from edgeface.tools.bench.judge import Named
+    from edgeface.tools.bench.stream import Cutout
     from edgeface.types import ByteArray
 
 TITLE = "the recognition loop on a composed stream"
@@ -77,8 +77,8 @@ def _people(images: Path | None, recognizer: FaceRecognizer) -> tuple[list[Cutou
     """Enrol each person's first photograph that passes the gate; the heads of the others, and heads of strangers."""
     from edgeface.errors import EnrolmentError, InputError
     from edgeface.photos import SUFFIXES, read_photo
+    from edgeface.tools.bench.stream import cut_out
     from edgeface.tools.demo import ENROL, PROBES, demo_photo
-    from edgeface.tools.stream import cut_out
 
     if images is None:
         folders = {name: [demo_photo(photo) for photo in photos] for name, photos in ENROL.items()}
@@ -114,8 +114,8 @@ def _stream(
     title: str, cutouts: list[Cutout], size: tuple[int, int], faces: int, frames: int, budget_ms: float, every: int,
     seed: int, recognizer: FaceRecognizer, models: list[Path], now: Callable[[], float],
 ) -> Iterator[Row]:  # fmt: skip
-    from edgeface.tools.judge import Judge, Named
-    from edgeface.tools.stream import ComposedStream
+    from edgeface.tools.bench.judge import Judge, Named
+    from edgeface.tools.bench.stream import ComposedStream
     from edgeface.video import Frame, RecognitionLoop
 
     enrolled = {person.name for person in recognizer.gallery.people()}
@@ -175,7 +175,7 @@ def _stream(
 
 def _warm_up(recognizer: FaceRecognizer, stream: Any, peers: dict[str, Callable[[ByteArray], list[Named]]]) -> None:
     """Run everything once outside the measurement, on a stream of the same size but other people and places."""
-    from edgeface.tools.stream import ComposedStream
+    from edgeface.tools.bench.stream import ComposedStream
     from edgeface.video import Frame, RecognitionLoop
 
     loop = RecognitionLoop(recognizer)
@@ -187,7 +187,7 @@ def _warm_up(recognizer: FaceRecognizer, stream: Any, peers: dict[str, Callable[
 
 
 def _without_tracks(recognizer: FaceRecognizer) -> Callable[[ByteArray], list[Named]]:
-    from edgeface.tools.judge import Named
+    from edgeface.tools.bench.judge import Named
 
     return lambda image: [Named(face.box, face.name) for face in recognizer.recognize(image)]
 
@@ -196,7 +196,7 @@ def _opencv(recognizer: FaceRecognizer, models: list[Path]) -> tuple[str, Callab
     """OpenCV's two classes, with the detector at the same longest side and the same templates and threshold."""
     import cv2
 
-    from edgeface.tools.judge import Named
+    from edgeface.tools.bench.judge import Named
 
     cv2.setNumThreads(1)
     try:
@@ -230,8 +230,8 @@ def _strangers_row(
     now: Callable[[], float],
 ) -> Row:  # fmt: skip
     """Strangers only: how many frames give one of them a name."""
-    from edgeface.tools.judge import Judge, Named
-    from edgeface.tools.stream import ComposedStream
+    from edgeface.tools.bench.judge import Judge, Named
+    from edgeface.tools.bench.stream import ComposedStream
     from edgeface.video import Frame, RecognitionLoop
 
     loop = RecognitionLoop(recognizer, budget_ms=budget_ms, clock=now)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from edgeface import FaceRecognizer
     from edgeface.manifest import Manifest
-    from edgeface.tools.stream import Cutout
+    from edgeface.tools.bench.stream import Cutout
     from edgeface.types import FloatArray
 
 __all__ = ["detector", "heads", "opened"]  # fixtures

@@ -11,8 +11,8 @@ import pytest
 
 from edgeface import FaceRecognizer
 from edgeface.errors import InputError
-from edgeface.tools.judge import Judge, Named
-from edgeface.tools.stream import ComposedStream, Cutout, cut_out
+from edgeface.tools.bench.judge import Judge, Named
+from edgeface.tools.bench.stream import ComposedStream, Cutout, cut_out
 from edgeface.video import Event, EventKind, Frame, RecognitionLoop, TrackedFace
 from edgeface.video.metrics import prometheus_text
 from edgeface.video.presence import Presence

@@ -14,7 +14,7 @@ from edgeface import FaceRecognizer, LivenessDetector
 from edgeface.errors import ConfigurationError, InputError
 from edgeface.pad import LivenessSpec
 from edgeface.runtime.fake import FakeEngine
-from edgeface.tools.stream import cut_out
+from edgeface.tools.bench.stream import cut_out
 from edgeface.video import LivenessOptions, RecognitionLoop
 from edgeface.video.liveness import TrackLiveness
 from edgeface.video.people import DecisionOptions
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeface.manifest import Manifest
-    from edgeface.tools.stream import Cutout
+    from edgeface.tools.bench.stream import Cutout
     from edgeface.types import ByteArray, FloatArray
     from edgeface.video import FrameResult
 

@@ -12,7 +12,7 @@ from edgeface.video.tracks import overlaps
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from edgeface.tools.stream import Truth
+    from edgeface.tools.bench.stream import Truth
     from edgeface.types import FloatArray
 
 LEAST_VISIBLE = 0.7  # share of a face that must be seen before it counts as missed when it has no name

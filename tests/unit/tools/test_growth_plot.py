@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 
+from edgeface.tools.bench.growth_plot import growth_svg, series
 from edgeface.tools.bench.harness import Row
-from edgeface.tools.growth_plot import growth_svg, series
 
 
 def row(name: str, ms: float, **extra: float) -> Row:
