@@ -18,7 +18,7 @@ from fake_tensorrt import FakeTensorRt, engine_file
 
 from edgeface.engines import tensorrt_builder
 from edgeface.manifest import Manifest, manifest_path, read_manifest
-from edgeface.runtime import cuda_kernels, load_engine, tensorrt
+from edgeface.runtime import cuda_kernels, load_engine, tensorrt, tensorrt_trials
 from edgeface.runtime.tensorrt import TensorRtEngine
 
 if TYPE_CHECKING:
@@ -107,6 +107,9 @@ def lent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jetson]:
     trt = FakeTensorRt(cuda)
     trt.networks["tones"] = tones
     install(monkeypatch, cuda.module, trt.module)
+    # Trials of their full length, with the largest batch, would be seconds of every test and tell nothing here.
+    monkeypatch.setattr(tensorrt_trials, "TRIALS", 2)
+    monkeypatch.setattr(tensorrt_trials, "WARM_UP", 1)
     for name, path in host_kernels.files(folder).items():
         monkeypatch.setattr(cuda_kernels, name, path)
     monkeypatch.setattr(tensorrt_builder, "_logs", {})

@@ -22,6 +22,7 @@ from edgeface.errors import (
 )
 from edgeface.manifest import ARCFACE_112
 from edgeface.pad import LivenessSpec
+from edgeface.runtime import tensorrt_trials
 from edgeface.runtime.fake import FakeEngine
 from edgeface.runtime.frame import Align, HeldFrame, Letterbox
 from edgeface.runtime.reload import ReloadableEngine
@@ -91,7 +92,8 @@ def test_both_ways_are_measured_on_a_frame_of_the_size_given(jetson: Jetson, fin
     jetson.build_kernels()
     with load(finder, frame_size=(100, 140)) as engine:
         assert engine.prepare_reason.startswith("measured at load on 100 x 140 px: cpu ")
-        assert jetson.cuda.calls["cuLaunchKernel"] == 23, "20 trials and 3 to warm up"
+        runs = tensorrt_trials.TRIALS + tensorrt_trials.WARM_UP
+        assert jetson.cuda.calls["cuLaunchKernel"] == runs
 
 
 @pytest.mark.parametrize(("gpu_takes", "chosen"), [(0.5, True), (2.0, False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 def test_memory_is_measured_where_the_gpu_shares_it(jetson: Jetson) -> None:
     with jetson.load() as engine:
         assert engine.memory in ("mapped", "copied")
-        assert "measured at load: copied 0." in engine.memory_reason
-        assert "mapped 0." in engine.memory_reason
+        assert re.fullmatch(r"measured at load: copied \d+\.\d{3} ms, mapped \d+\.\d{3} ms", engine.memory_reason)
 
 
 def test_a_gpu_with_its_own_memory_gets_copies(jetson: Jetson) -> None:
