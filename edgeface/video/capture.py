@@ -176,8 +176,7 @@ class CaptureSource:
                 try:
                     why = self._capture(capture)
                 finally:
-                    self._called_s = time.perf_counter()
-                    capture.release()
+                    self._release(capture)
                 if self._last_s - opened_s >= wait_s:  # a cable that gives a frame now and then must not flood the log
                     wait_s = FIRST_WAIT_S
             if self._stop.is_set():
@@ -195,12 +194,19 @@ class CaptureSource:
         self._called_s = time.perf_counter()
         try:
             capture = self._open()
+            if capture.isOpened():
+                return capture, ""
         except Exception as error:  # noqa: BLE001 - a driver's error of any kind means: try again later, and say so
             return None, f"{self._name}: cannot be opened: {error}"
-        if capture.isOpened():
-            return capture, ""
-        capture.release()
+        self._release(capture)
         return None, f"{self._name}: cannot be opened"
+
+    def _release(self, capture: Capture) -> None:
+        self._called_s = time.perf_counter()
+        try:
+            capture.release()
+        except Exception as error:  # noqa: BLE001 - as above: it is opened again all the same
+            log.warning("%s: cannot be released: %s", self._name, error)
 
     def _capture(self, capture: Capture) -> str:
         """Capture until the source fails; returns why it did."""

@@ -118,6 +118,7 @@ class RecognitionLoop:
         self._tracker = Tracker(keep_s=keep_track_s, lost_after_s=min(LOST_AFTER_S, keep_track_s))
         self._people: dict[int, TrackIdentity] = {}
         self._newest_s = float("-inf")
+        self._owed: list[Event] = []  # of a frame that failed: told with the next one
         self._presence = Presence(leave_after_s)
         self._clock = clock
         self._listeners = Listeners(self.counts)
@@ -146,6 +147,9 @@ class RecognitionLoop:
 
         given: Any = source if hasattr(source, "read") else IterableSource(source)
         last_s, last_wall_s = 0.0, time.perf_counter()
+        left = self._idle(self._newest_s, everybody="new_source")  # of a run that was left or that failed
+        if left.events:
+            yield left
         self._begin()  # the faces of an earlier source are not there any more, and its clock says nothing of this one's
         try:
             while not given.ended:
@@ -172,7 +176,7 @@ class RecognitionLoop:
         A clock that is put back by more than `keep_track_s` begins everything anew: whoever was there has left.
         Raises InputError: the time is no number, or the frame is none.
         """
-        events = self._departures(frame)
+        self._follow_clock(frame)
         spent = {"detect": 0.0, "quality": 0.0, "embed": 0.0, "decide": 0.0}
         left_out: list[str] = []
         step = self.budget.step
@@ -199,7 +203,8 @@ class RecognitionLoop:
             self.counts.detections += 1
             self.counts.faces += len(faces)
         now = self._clock()
-        seen_events, waiting = self._look(frame, (now - frame.arrived_s) * 1e3)
+        found_out, waiting = self._look(frame, (now - frame.arrived_s) * 1e3)
+        self._owed += found_out
         if waiting:
             left_out.append(f"embeddings={waiting}")
         after = self._clock()
@@ -212,8 +217,8 @@ class RecognitionLoop:
             before, after = after, self._clock()
             spent["liveness"] = (after - before) * 1e3
         seen = [self._face(track_id, frame.time_s, track_id in found) for track_id in self._tracker.tracks]
-        events += seen_events + self._presence.update(seen, frame.number, frame.time_s)
-        events = self._listeners.tell(events)
+        events = self._listeners.tell([*self._owed, *self._presence.update(seen, frame.number, frame.time_s)])
+        self._owed.clear()
         end = self._clock()
         spent["decide"] = (end - after) * 1e3
         latency = (end - frame.arrived_s) * 1e3
@@ -223,17 +228,17 @@ class RecognitionLoop:
             self.counts.stages_ms[stage] = self.counts.stages_ms.get(stage, 0.0) + ms
         return FrameResult(frame.number, frame.time_s, tuple(seen), tuple(events), tuple(left_out), latency, spent)
 
-    def _departures(self, frame: Frame) -> list[Event]:
-        """Follow the clock of the frames; where it was put back, ages are lost: names and verdicts would last."""
+    def _follow_clock(self, frame: Frame) -> None:
+        """Where the clock of the frames was put back, ages are lost, and names and verdicts would last."""
         if not math.isfinite(frame.time_s):
             raise InputError(f"frame {frame.number}: time_s: expected seconds, got {frame.time_s!r}")
         back_s, self._newest_s = self._newest_s - frame.time_s, max(self._newest_s, frame.time_s)
         if back_s <= self._tracker.keep_s:
-            return []
+            return
         log.warning("frame %d: the clock was put back by %.3g s; everything begins anew", frame.number, back_s)
         self._begin()
         self._newest_s = frame.time_s
-        return self._presence.leave(frame.time_s, frame=frame.number, everybody="clock_put_back")
+        self._owed += self._presence.leave(frame.time_s, frame=frame.number, everybody="clock_put_back")
 
     def _begin(self) -> None:
         """Forget all tracks and what is known of them."""
@@ -251,7 +256,7 @@ class RecognitionLoop:
         for row, track_id in enumerate(found):
             person = self._people.setdefault(track_id, TrackIdentity())
             quality, track = float(scores[row]), self._tracker.tracks[track_id]
-            near = track.near or person.looked_s < track.found_s
+            near = track.near or person.checked_s < track.found_s
             wanted = person.wants(quality, frame.time_s, self.options, crossed=track.crossed, near=near)
             if row in due and quality >= self.options.min_quality:  # a name and its liveness are checked together
                 wanted = wanted or person.verdict.name is not None

@@ -125,6 +125,7 @@ class TrackIdentity:
         self.crop_quality = 0.0
         self.crop_s = float("-inf")
         self.looked_s = self.failed_s = float("-inf")
+        self.checked_s = float("-inf")  # the last look at a view that was good enough to tell whose face it is
         self.agreed_s = float("-inf")  # of the last view whose template alone matches the track's others
         self.doubts = 0
         self._templates: list[FloatArray] = []
@@ -175,6 +176,7 @@ class TrackIdentity:
         self.crop_quality = 0.0
         if quality < options.min_quality:
             return False
+        self.checked_s = time_s
         other, alike = False, 1.0
         if self._templates:
             floor = policy.threshold - options.drift_margins * policy.margin

@@ -34,6 +34,9 @@ CROSSING_OVERLAP = 0.1
 JUMP = 0.25
 #: A velocity that nothing confirmed is halved after this time: people stop and turn.
 VELOCITY_HALF_LIFE_S = 0.3
+#: A gap is unusual from so many times the usual one between two detections on, which is a mean over so many: a slow
+#: camera, or a budget that detects in every fourth frame, is no reason to look at everybody again in every frame.
+UNUSUAL, USUAL_OVER = 2.0, 8
 
 
 @dataclass(eq=False)
@@ -56,8 +59,8 @@ class Track:
         missed: the last detection did not find it.
         broken_s: when it was last crossed while the detector watched: a gap in which nothing was looked at (a slow
             camera, a detector that pauses) is none of these. Looks from before say nothing about whether it is live.
-        found_s: when it was last found again, after the detector missed it or after a gap: a moment is enough to put
-            another face in its place, so that it is looked at soon.
+        found_s: when it was last found again, after the detector missed it or after an unusual gap: a moment is enough
+            to put another face in its place, so that it is looked at soon.
     """
 
     track_id: int
@@ -93,13 +96,14 @@ class Track:
         self.velocity = self.velocity * np.float32(0.5 ** (step / VELOCITY_HALF_LIFE_S))
         self.time_s = time_s
 
-    def see(self, box: FloatArray, landmarks: FloatArray, score: float, time_s: float, lost_after_s: float) -> None:
-        """Continue with a detection at a time to which the track was moved."""
+    def see(self, box: FloatArray, landmarks: FloatArray, score: float, time_s: float, lost_after_s: float,
+            usual_s: float = 0.0) -> None:  # fmt: skip
+        """Continue with a detection at a time to which the track was moved; `usual_s` is between two detections."""
         gap = time_s - self.seen_s
         surprise = box - self.box
         apart = float(np.abs(surprise[:2] + surprise[2:]).max()) / 2
         jumped = apart > JUMP * float((box[2:] - box[:2]).min())
-        if gap > lost_after_s or self.missed:
+        if self.missed or gap > max(lost_after_s, UNUSUAL * usual_s):
             self.found_s = time_s
         if gap > lost_after_s or jumped:
             self.doubt(time_s, watched=jumped or self.missed)
@@ -138,6 +142,8 @@ class Tracker:
         self.lost_after_s = lost_after_s
         self.tracks: dict[int, Track] = {}
         self._last_id = 0
+        self._updated_s = float("-inf")
+        self._usual_s = 0.0  # between two detections
 
     def predict(self, time_s: float) -> None:
         """Move every track to a time; those that were not seen for too long are gone."""
@@ -158,12 +164,15 @@ class Tracker:
         """
         self.predict(time_s)
         known = list(self.tracks.values())
+        between_s, self._updated_s = time_s - self._updated_s, time_s
         ids = [0] * len(faces)
         for row, column in self._pairs(known, faces):
             track = known[row]
             score = float(faces.scores[column])
-            track.see(faces.boxes[column], faces.landmarks[column], score, time_s, self.lost_after_s)
+            track.see(faces.boxes[column], faces.landmarks[column], score, time_s, self.lost_after_s, self._usual_s)
             ids[column] = track.track_id
+        if 0 < between_s < self.keep_s:
+            self._usual_s += (between_s - self._usual_s) / USUAL_OVER if self._usual_s else between_s
         for track in known:
             track.missed = track.seen_s < time_s
         for column, track_id in enumerate(ids):

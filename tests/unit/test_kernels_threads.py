@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -45,11 +46,14 @@ def test_two_threads_finish_in_under_0_65_of_the_serial_time(work: Callable[[int
     work(20)
     times = max(20, int(20 * 0.15 / (time.perf_counter() - start)))  # about 0.15 s of work
 
+    waits: list[float] = []  # the clock's time of serial work over the processor's: above 1 where others run, too
+
     def ratio() -> float:
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), time.process_time()
         work(times)
         work(times)
         serial = time.perf_counter() - begin
+        waits.append(serial / (time.process_time() - used))
         threads = [threading.Thread(target=work, args=(times,)) for _ in range(2)]
         begin = time.perf_counter()
         for thread in threads:
@@ -64,7 +68,7 @@ def test_two_threads_finish_in_under_0_65_of_the_serial_time(work: Callable[[int
         best = min(best, ratio())
         if best < 0.65:
             return
-    if os.getloadavg()[0] > 1.5 * len(os.sched_getaffinity(0)):
+    if statistics.median(waits) > 1.05 or os.getloadavg()[0] > 1.5 * len(os.sched_getaffinity(0)):
         pytest.skip(f"the machine is busy with other work (load {os.getloadavg()[0]:.1f}); best ratio {best:.2f}")
     assert best < 0.65
 

@@ -172,3 +172,14 @@ def test_the_mean_is_weighted_by_quality(gallery: Gallery) -> None:
 def test_options_are_numbers() -> None:
     with pytest.raises(InputError, match="recheck_s"):
         DecisionOptions(recheck_s=-1)
+
+
+def test_a_view_that_turned_out_poor_has_checked_nobody(gallery: Gallery) -> None:
+    """After a moment in which the face was not found: a poor view is no answer to who it is now."""
+    person = TrackIdentity()
+    look(person, gallery, toward(0.6), time_s=1.0)
+    assert person.checked_s == 1.0
+    look(person, gallery, toward(0.0, 1), 0.05, time_s=2.0)
+    assert (person.looked_s, person.checked_s) == (2.0, 1.0)
+    soon = 2.0 + OPTIONS.recheck_near_s + 0.01
+    assert person.wants(0.9, soon, OPTIONS, near=True)

@@ -269,16 +269,35 @@ def test_a_source_whose_thread_dies_has_ended(monkeypatch: pytest.MonkeyPatch) -
     died: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", died.append)
 
-    class Unkind(FakeCamera):
-        def release(self) -> None:
-            raise RuntimeError("cannot be released")
+    def broken(self: CaptureSource) -> int:
+        raise RuntimeError("a fault of ours")
 
-    source = CaptureSource(lambda: Unkind(2), name="fake")
+    monkeypatch.setattr(CaptureSource, "_free_slot", broken)
+    source = CaptureSource(FakeCamera, name="fake")
     wait_for(lambda: source.ended)
     assert not source.retrying
-    assert source.read(5.0) is None or source.read(5.0) is None  # the last frame may have waited
+    assert source.read(0.1) is None
     source.close()
-    assert [str(each.exc_value) for each in died] == ["cannot be released"]
+    assert [str(each.exc_value) for each in died] == ["a fault of ours"]
+
+
+@pytest.mark.parametrize("call", ["isOpened", "release"])
+def test_a_driver_that_fails_in_any_call_is_opened_again(call: str) -> None:
+    opened: list[FakeCamera] = []
+
+    def open_it() -> FakeCamera:
+        opened.append(FakeCamera(2))
+        if len(opened) == 1:
+            setattr(opened[0], call, lambda: int("a driver's error"))
+        return opened[-1]
+
+    source = CaptureSource(open_it, name="fake")
+    try:
+        wait_for(lambda: len(opened) >= 2)
+        assert source.notices.popleft().kind == "source_lost"
+        assert not source.ended
+    finally:
+        source.close()
 
 
 def test_a_camera_that_gives_a_frame_now_and_then_is_opened_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from edgeface.errors import ConfigurationError, InputError
 from edgeface.pad import LivenessSpec
 from edgeface.runtime.fake import FakeEngine
 from edgeface.tools.bench.stream import cut_out
-from edgeface.video import LivenessOptions, RecognitionLoop
+from edgeface.video import Frame, LivenessOptions, RecognitionLoop
 from edgeface.video.liveness import TrackLiveness
 from edgeface.video.people import DecisionOptions
 
@@ -226,6 +226,14 @@ def test_camera_formats_give_the_same(opened: FaceRecognizer, heads: dict[str, C
         nv12 = np.concatenate([i420[:HEIGHT], np.stack([planes[0], planes[1]], axis=1).reshape(HEIGHT // 2, WIDTH)])
         kinds += [e.kind for e in loop.step(Frame(nv12, number, number / 30, 0.0, "nv12")).events]
     assert kinds == ["arrived"]
+
+
+@pytest.mark.parametrize("fps", [5, 30])
+def test_a_slow_camera_costs_no_more_looks(opened: FaceRecognizer, heads: dict[str, Cutout], fps: int) -> None:
+    loop = RecognitionLoop(opened)
+    for number, image in enumerate(show(heads["em"], LIVE, 10 * fps)):
+        loop.step(Frame(image, number, number / fps, 0.0))
+    assert loop.counts.liveness_looks <= OPTIONS.looks + 10 / OPTIONS.recheck_s + 2
 
 
 def test_the_budget_counts_the_looks_and_says_which_wait(opened: FaceRecognizer, heads: dict[str, Cutout]) -> None:

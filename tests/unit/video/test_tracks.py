@@ -102,3 +102,17 @@ def test_overlaps_and_enlargement() -> None:
     assert overlaps(a[:1], np.array([[5, 0, 15, 10]], np.float32))[0, 0] == pytest.approx(1 / 3)
     assert enlarge(a[:1])[0].tolist() == pytest.approx([-3, -3, 13, 13])
     assert overlaps(a[:0], a).shape == (0, 2)
+
+
+@pytest.mark.parametrize("fps", [3, 5, 7.5, 30])
+def test_a_slow_camera_does_not_find_a_face_again_in_every_frame(fps: float) -> None:
+    tracker = Tracker(lost_after_s=0.12)
+    for step in range(30):
+        tracker.update(faces((100, 100)), step / fps)
+    found = tracker.tracks[1].found_s
+    assert found <= 1 / fps  # the usual time is not known before
+    tracker.update(faces(), 30 / fps)
+    tracker.update(faces((100, 100)), 31 / fps)
+    assert tracker.tracks[1].found_s == 31 / fps  # missed once
+    tracker.update(faces((100, 100)), 31 / fps + 0.9)  # nobody watched for longer than usual
+    assert tracker.tracks[1].found_s == 31 / fps + 0.9
