@@ -19,6 +19,8 @@ from edgeface.gallery import check_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from edgeface.gallery import Gallery
     from edgeface.policy import Policy
     from edgeface.quality import Quality
@@ -38,8 +40,9 @@ class EnrolmentLimits:
         min_contrast: standard deviation of its grey, 0 to 0.5.
         max_yaw_deg, max_pitch_deg, max_roll_deg: turned away from the camera to either side.
         min_quality: score of the view, 0 to 1.
-        min_agreement: similarity to the person's other photographs and templates; None is the gallery's threshold less
-            its margin, so that hardly anybody is refused for being photographed twice differently.
+        min_agreement: similarity to a template of the person; of a new person, the similarity that joins photographs,
+            all of which must hang together. None is the gallery's threshold less its margin, so that hardly anybody is
+            refused for being photographed twice differently.
         max_other_similarity: from this similarity to another enrolled person on, the face is theirs; None is the
             threshold for a match.
     """
@@ -125,14 +128,47 @@ def check_agreement(
         elif own is not None and own[number] < least:
             hint = f"another person than the {name!r} that is enrolled? use another name or photograph"
             refused.append((number, Refusal("disagrees", "similarity", float(own[number]), least, hint)))
-    if len(embeddings) > 1:
-        alike = embeddings @ embeddings.T
-        np.fill_diagonal(alike, -np.inf)
-        for number, best in enumerate(alike.max(axis=1)):
-            if best < least:
-                hint = "leave out the photograph of somebody else"
-                refused.append((number, Refusal("disagrees", "similarity", float(best), least, hint)))
+    if own is None and len(embeddings) > 1:  # otherwise the templates enrolled before say who it is
+        refused += _strays(embeddings, least)
     return refused
+
+
+def _strays(embeddings: FloatArray, least: float) -> list[tuple[int, Refusal]]:
+    """Photographs outside the largest group that similarities of `least` or more join.
+
+    To have a mate among the others is not enough: two photographs each of two people would all have one. Where the
+    largest groups are equally large, nobody can say whose photographs they are, and all are refused.
+    """
+    alike = embeddings @ embeddings.T
+    group = _groups(alike >= least)
+    sizes = np.bincount(group)
+    largest = np.flatnonzero(sizes == sizes.max())
+    if len(largest) == 1:
+        main = group == largest[0]
+        others = np.broadcast_to(main, alike.shape)
+        numbers = ", ".join(str(number + 1) for number in np.flatnonzero(main))
+        hint = f"photographs {numbers} show one person and this one somebody else: leave it out"
+    else:
+        main = np.zeros(len(embeddings), bool)
+        others = group[:, None] != group
+        hint = "the photographs show several people, nobody most often: give those of one person"
+    best = np.max(alike, axis=1, where=others, initial=-1)
+    return [
+        (int(number), Refusal("disagrees", "similarity", float(best[number]), least, hint))
+        for number in np.flatnonzero(~main)
+    ]
+
+
+def _groups(joined: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(N,) the group of each of N, named by its lowest member: whom `joined` (N, N) joins, directly or in steps."""
+    count = len(joined)
+    joined = joined | np.eye(count, dtype=bool)
+    group = np.arange(count)
+    while True:
+        lower = np.where(joined, group, count).min(axis=1)
+        if (lower == group).all():
+            return group
+        group = lower
 
 
 def refuse(name: str, refused: Sequence[tuple[int, Refusal]], *, force: bool) -> None:
