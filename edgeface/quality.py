@@ -119,9 +119,24 @@ class Quality:
         if centre is None:
             return self
         distance = recognizability(embeddings, centre.centre)
-        bias, view, weight = centre.weights
-        logit = bias + view * view_logit(self) + weight * distance
-        return replace(self, recognizability=distance, score=_sigmoid(logit))
+        return replace(self, recognizability=distance, score=_full_score(view_logit(self), distance, centre))
+
+
+def refined_score(view_score: float, embedding: FloatArray, centre: Recognizability | None) -> float:
+    """The score of one view when its (D,) embedding is known, for callers who kept no more than its score before.
+
+    The same number as `Quality.with_embeddings` gives, except for views whose first score is within 1e-6 of 0 or 1.
+    """
+    if centre is None:
+        return view_score
+    chance = np.clip(np.array([view_score], np.float32), 1e-6, 1 - 1e-6)
+    logit = np.log(chance / (1 - chance))
+    return float(_full_score(logit, recognizability(embedding[None], centre.centre), centre)[0])
+
+
+def _full_score(view: FloatArray, distance: FloatArray, centre: Recognizability) -> FloatArray:
+    bias, slope, away = centre.weights
+    return _sigmoid(bias + slope * view + away * distance)
 
 
 def recognizability(embeddings: FloatArray, centre: Any) -> FloatArray:

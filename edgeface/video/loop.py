@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from edgeface.align import align_faces
 from edgeface.detect import Detector
 from edgeface.errors import ConfigurationError, InputError
-from edgeface.quality import CROP_PX, Quality
+from edgeface.quality import CROP_PX, Quality, refined_score
 from edgeface.types import Decision, Liveness
 from edgeface.video.budget import Budget
 from edgeface.video.events import Event, EventKind
@@ -161,7 +161,7 @@ class RecognitionLoop:
                 else:  # no frame, but time goes on: people leave although the camera is dead
                     result = self._idle(last_s + time.perf_counter() - last_wall_s)
                 if notices:
-                    result = _with_events(result, notices)
+                    result = replace(result, events=(*notices, *result.events))
                 if frame is not None or result.events:
                     yield result
             result = self._idle(last_s, everybody="end_of_source")
@@ -290,7 +290,7 @@ class RecognitionLoop:
         person, track = self._people[track_id], self._tracker.tracks[track_id]
         policy, before = self.recognizer.policy, person.verdict
         centre = self.recognizer.embedder.engine.manifest.recognizability
-        quality = _refined(person.crop_quality, embedding, centre)
+        quality = refined_score(person.crop_quality, embedding, centre)
         other = person.look(
             embedding, quality, frame.time_s, crossed=track.crossed, policy=policy, options=self.options
         )
@@ -304,13 +304,14 @@ class RecognitionLoop:
         if not changed:
             return []
         self._presence.forget(track_id)
-        told = (None, None) if self.require_live else (verdict.name, verdict.person_id)  # live comes first, if at all
+        # Where live is asked for, it comes before the name.
+        name, person_id = (None, None) if self.require_live else (verdict.name, verdict.person_id)
         return [
             Event(
-                EventKind.CHANGED, frame.time_s, frame.number, track_id, *told,
-                verdict.similarity, verdict.margin, person.best_quality,
-                "another person than before" if other else "a nearer person", {"before": before.name},
-                None if self._live is None else Liveness.UNSURE,
+                EventKind.CHANGED, frame.time_s, frame=frame.number, track_id=track_id, name=name, person_id=person_id,
+                similarity=verdict.similarity, margin=verdict.margin, quality=person.best_quality,
+                reason="another person than before" if other else "a nearer person", details={"before": before.name},
+                liveness=None if self._live is None else Liveness.UNSURE,
             )
         ]  # fmt: skip
 
@@ -325,27 +326,15 @@ class RecognitionLoop:
             withheld = verdict.name
             verdict = Verdict(Decision.AMBIGUOUS, None, None, verdict.similarity, verdict.margin, NOT_LIVE)
         return TrackedFace(
-            track_id, track.box, track.landmarks, not detected, verdict.decision, verdict.name, verdict.person_id,
-            verdict.similarity, verdict.margin, max(person.best_quality, person.crop_quality), verdict.reason,
-            time_s - track.first_s, track.seen_s, person.embeddings,
-            None if live is None else live.verdict, None if live is None else live.score, withheld,
+            track_id=track_id, box=track.box, landmarks=track.landmarks, extrapolated=not detected,
+            decision=verdict.decision, name=verdict.name, person_id=verdict.person_id, similarity=verdict.similarity,
+            margin=verdict.margin, quality=max(person.best_quality, person.crop_quality), reason=verdict.reason,
+            age_s=time_s - track.first_s, seen_s=track.seen_s, embeddings=person.embeddings,
+            liveness=None if live is None else live.verdict, liveness_score=None if live is None else live.score,
+            withheld_name=withheld,
         )  # fmt: skip
 
     def _idle(self, time_s: float, *, everybody: str = "") -> FrameResult:
         """No frame: tell who has left meanwhile, and at the end of the source everybody who was there."""
         events = self._listeners.tell(self._presence.leave(time_s, everybody=everybody))
         return FrameResult(-1, time_s, (), tuple(events), (), 0.0, {})
-
-
-def _refined(view_score: float, embedding: FloatArray, centre: Any) -> float:
-    """The score of a view when its embedding is known; its measurements themselves are not kept."""
-    if centre is None:
-        return view_score
-    logit = np.log(np.clip(view_score, 1e-6, 1 - 1e-6) / (1 - np.clip(view_score, 1e-6, 1 - 1e-6)))
-    bias, slope, away = centre.weights
-    full = bias + slope * logit + away * (1 - float(embedding @ np.array(centre.centre, np.float32)))
-    return float(1 / (1 + np.exp(-np.clip(full, -30, 30))))
-
-
-def _with_events(result: FrameResult, events: list[Event]) -> FrameResult:
-    return FrameResult(**{**vars(result), "events": (*events, *result.events)})

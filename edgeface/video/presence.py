@@ -85,8 +85,8 @@ class Presence:
                 del self._there[person.person_id]
                 events.append(
                     Event(
-                        EventKind.LEFT, time_s, frame, person.track_id, person.name, person.person_id,
-                        reason=everybody or "not_seen",
+                        EventKind.LEFT, time_s, frame=frame, track_id=person.track_id, name=person.name,
+                        person_id=person.person_id, reason=everybody or "not_seen",
                         details={"stayed_s": round(person.seen_s - person.arrived_s, 3)},
                     )
                 )  # fmt: skip
@@ -100,6 +100,7 @@ def _event(kind: EventKind, face: TrackedFace, frame: int, time_s: float) -> Eve
     if face.withheld_name is not None:
         details["withheld_name"] = face.withheld_name
     return Event(
-        kind, time_s, frame, face.track_id, face.name, face.person_id, face.similarity, face.margin, face.quality,
-        face.reason, details, face.liveness,
+        kind, time_s, frame=frame, track_id=face.track_id, name=face.name, person_id=face.person_id,
+        similarity=face.similarity, margin=face.margin, quality=face.quality, reason=face.reason, details=details,
+        liveness=face.liveness,
     )  # fmt: skip

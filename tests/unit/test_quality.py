@@ -13,7 +13,7 @@ from edgeface.engines.degrade import LEVELS, degrade
 from edgeface.errors import InputError
 from edgeface.manifest import Recognizability
 from edgeface.pose import FACE_MM, head_pose
-from edgeface.quality import Quality
+from edgeface.quality import Quality, refined_score
 
 if TYPE_CHECKING:
     from edgeface.types import ByteArray, FloatArray
@@ -92,6 +92,32 @@ def test_without_a_centre_the_score_stays(recognizer: FaceRecognizer, photos: di
     embedding = recognizer.embedder.embed(photo, faces.landmarks)
     assert view.with_embeddings(embedding, None) is view
     assert np.isnan(view.recognizability).all()
+
+
+def test_the_score_kept_of_a_view_refines_to_the_same_number(
+    recognizer: FaceRecognizer, photos: dict[str, ByteArray]
+) -> None:
+    centre = recognizer.embedder.engine.manifest.recognizability
+    assert centre is not None
+    for photo in photos.values():
+        for seen in (photo, degrade(photo, "blur", 27.0, face_width_px=280)):
+            faces = recognizer.detector.detect(seen)
+            view = Quality.of_view(align_faces(seen, faces.landmarks), faces)
+            embeddings = recognizer.embedder.embed(seen, faces.landmarks)
+            full = view.with_embeddings(embeddings, centre).score
+            for row, embedding in enumerate(embeddings):
+                kept = float(view.score[row])
+                assert refined_score(kept, embedding, centre) == pytest.approx(float(full[row]), abs=1e-5)
+                assert abs(float(full[row]) - kept) > 1e-3  # or keeping the score as it is would pass, too
+                assert refined_score(kept, embedding, None) == kept
+
+
+def test_a_score_at_either_end_can_be_refined() -> None:
+    centre = Recognizability(origin="this test", centre=(1.0, 0.0), weights=(0.0, 1.0, 2.0))
+    at_centre, away = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
+    for score in (0.0, 1.0):
+        assert refined_score(score, at_centre, centre) == pytest.approx(score, abs=2e-6)
+    assert refined_score(0.5, away, centre) == pytest.approx(1 / (1 + np.exp(-2)))
 
 
 def test_no_face_measures_nothing_and_wrong_crops_are_refused() -> None:
