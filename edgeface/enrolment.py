@@ -9,21 +9,25 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeface.align import align_faces
 from edgeface.errors import EnrolmentError, InputError
 from edgeface.gallery import check_name
+from edgeface.quality import Quality
+from edgeface.runtime.frame import HeldFrame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from edgeface.detect import Detector
+    from edgeface.embed import Embedder
     from edgeface.gallery import Gallery
     from edgeface.policy import Policy
-    from edgeface.quality import Quality
     from edgeface.types import FloatArray
 
 log = logging.getLogger(__name__)
@@ -82,6 +86,30 @@ class Refusal:
     value: float
     limit: float
     hint: str
+
+
+def measure_photo(
+    photo: Any, detector: Detector, embedder: Embedder, *, pixel_format: str, number: int
+) -> tuple[Quality, FloatArray]:
+    """The quality of a photograph's one face, and its (1, D) embedding. `number`, from 1, is for messages.
+
+    Raises:
+        EnrolmentError: not exactly one face. InputError: not a photograph.
+    """
+    with HeldFrame(photo, pixel_format=pixel_format) as held:
+        faces = detector.detect(held)
+        if len(faces) == 0:
+            raise EnrolmentError(f"photograph {number}: expected one face, got none", reason="no_face")
+        if len(faces) > 1:
+            raise EnrolmentError(
+                f"photograph {number}: expected one face, got {len(faces)}; crop it to the person",
+                reason="several_faces",
+                value=len(faces),
+                limit=1,
+            )
+        embedding = embedder.embed(held, faces.landmarks)
+    quality = Quality.of_view(align_faces(photo, faces.landmarks, pixel_format=pixel_format), faces)
+    return quality.with_embeddings(embedding, embedder.engine.manifest.recognizability), embedding
 
 
 def check_view(quality: Quality, limits: EnrolmentLimits, index: int = 0) -> list[Refusal]:

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeface.align import align_faces
 from edgeface.detect import Detector
 from edgeface.embed import Embedder
-from edgeface.enrolment import EnrolmentLimits, check_agreement, check_view, refuse
-from edgeface.errors import ConfigurationError, EnrolmentError, InputError
+from edgeface.enrolment import EnrolmentLimits, check_agreement, check_view, measure_photo, refuse
+from edgeface.errors import ConfigurationError, InputError
 from edgeface.gallery import Gallery, check_name
 from edgeface.liveness import LivenessDetector, proven
 from edgeface.overlap import overlapped
 from edgeface.policy import LivePolicy, make_policy
-from edgeface.quality import Quality
 from edgeface.runtime.choice import is_file
 from edgeface.runtime.frame import HeldFrame
 from edgeface.runtime.stage import Stage
@@ -253,8 +251,14 @@ class FaceRecognizer:
         return results
 
     def enroll(
-        self, name: str, photos: Any, *, pixel_format: str = "bgr", limits: EnrolmentLimits | None = None,
+        self,
+        name: str,
+        photos: Any,
+        *,
+        pixel_format: str = "bgr",
+        limits: EnrolmentLimits | None = None,
         force: bool = False,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Person:
         """Enrol a person, or add templates to one who is enrolled. All photographs are taken, or none.
 
@@ -264,6 +268,8 @@ class FaceRecognizer:
             pixel_format: as of `recognize`.
             limits: what each photograph must reach; None is `EnrolmentLimits()`.
             force: enrol what the limits refuse, and log it. A photograph without exactly one face is refused anyway.
+            metadata: a JSON object that the gallery keeps with the person, such as ``{"badge": 7}``; replaces the one
+                that is there. None leaves it as it is. `Gallery.person` gives it back for a result's `person_id`.
 
         Returns:
             The person as the gallery now holds them, durably.
@@ -271,7 +277,7 @@ class FaceRecognizer:
         Raises:
             EnrolmentError: a photograph was refused; `reason` is ``no_face``, ``several_faces`` or one of those of
                 `edgeface.enrolment.Refusal`, `value` and `limit` say what was measured.
-            InputError: not a photograph, or not a name.
+            InputError: not a photograph, not a name, or not metadata.
             ConfigurationError: with so many more templates the asked `fpir` is out of the embedder's table.
         """
         name = check_name("enroll", name)
@@ -281,7 +287,10 @@ class FaceRecognizer:
         limits = EnrolmentLimits() if limits is None else limits
         if not isinstance(limits, EnrolmentLimits):
             raise InputError(f"limits: expected an EnrolmentLimits, got {type(limits).__name__}")
-        views = [self._enrolment_view(photo, pixel_format, number) for number, photo in enumerate(pictures, 1)]
+        views = [
+            measure_photo(photo, self.detector, self.embedder, pixel_format=pixel_format, number=number)
+            for number, photo in enumerate(pictures, 1)
+        ]
         embeddings = np.concatenate([embedding for _, embedding in views])
         refused = [(i, one) for i, (quality, _) in enumerate(views) for one in check_view(quality, limits)]
         refused += check_agreement(name, embeddings, self.gallery, self.policy, limits)
@@ -289,23 +298,8 @@ class FaceRecognizer:
         if self.policy.fpir is not None:
             # Refused here: one template too many would end recognition for all.
             self._policy.make(self.embedder.engine.manifest, self.gallery.template_count + len(pictures))
-        return self.gallery.add(name, embeddings, qualities=[float(quality.score[0]) for quality, _ in views])
-
-    def _enrolment_view(self, photo: Any, pixel_format: str, number: int) -> tuple[Quality, FloatArray]:
-        with HeldFrame(photo, pixel_format=pixel_format) as held:
-            faces = self.detector.detect(held)
-            if len(faces) == 0:
-                raise EnrolmentError(f"photograph {number}: expected one face, got none", reason="no_face")
-            if len(faces) > 1:
-                raise EnrolmentError(
-                    f"photograph {number}: expected one face, got {len(faces)}; crop it to the person",
-                    reason="several_faces",
-                    value=len(faces),
-                    limit=1,
-                )
-            embedding = self.embedder.embed(held, faces.landmarks)
-        quality = Quality.of_view(align_faces(photo, faces.landmarks, pixel_format=pixel_format), faces)
-        return quality.with_embeddings(embedding, self.embedder.engine.manifest.recognizability), embedding
+        qualities = [float(quality.score[0]) for quality, _ in views]
+        return self.gallery.add(name, embeddings, qualities=qualities, metadata=metadata)
 
     def verify(self, a: Any, b: Any, *, pixel_format: str = "bgr") -> Verification:
         """Compare the people of two photographs, without the gallery.

@@ -26,7 +26,7 @@ Engine.close(self)
 Engine.run(self, tensor)
 FaceRecognizer(detector, embedder, gallery, policy, *, liveness=None)
 FaceRecognizer.close(self)
-FaceRecognizer.enroll(self, name, photos, *, pixel_format='bgr', limits=None, force=False)
+FaceRecognizer.enroll(self, name, photos, *, pixel_format='bgr', limits=None, force=False, metadata=None)
 FaceRecognizer.open(gallery, *, detector='yunet', embedder='sface', liveness=None, precision='fp32', runtime='auto',
     fmr=None, fpir=None, threshold=None, margin=None, max_side_px=640, threads=None, prepare='auto',
     frame_size=(1080, 1920), graphs='off', key=None)
@@ -53,6 +53,7 @@ Gallery.open(path, *, model_id, dimension=0, template='int8', busy_timeout_ms=50
     progress=None, key=None)
 Gallery.path
 Gallery.people(self)
+Gallery.person(self, person_id)
 Gallery.remove(self, name)
 Gallery.rename(self, old, new)
 Gallery.rotate_key(self, key)

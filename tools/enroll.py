@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgeface.enrolment import EnrolmentLimits
-from edgeface.errors import EdgefaceError
+from edgeface.errors import EdgefaceError, InputError
+from edgeface.gallery.person import pack_metadata
 from edgeface.tools.enroll_people import find_people
 from edgeface.tools.output import (
     PersonName,
@@ -63,6 +65,17 @@ def limit_options(function: F) -> F:
     return function
 
 
+def _json_object(_context: click.Context, _option: click.Parameter, given: str | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    try:
+        found = json.loads(given)
+        pack_metadata("--metadata", found)
+    except (ValueError, RecursionError, InputError) as error:
+        raise click.BadParameter(f"expected a JSON object such as '{{\"badge\": 7}}': {error}") from error
+    return dict(found)
+
+
 @click.command("enroll")
 @click.argument("name", required=False, type=PersonName())
 @click.argument("photos", nargs=-1, metavar="[PHOTO...]", type=click.Path(path_type=Path))
@@ -70,6 +83,8 @@ def limit_options(function: F) -> F:
               help="Take the photographs from this camera, file or address, with hints for the person.")  # fmt: skip
 @click.option("--people", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Enrol everybody of this folder: a folder of photographs for each person, or NAME.jpg.")  # fmt: skip
+@click.option("--metadata", default=None, metavar="JSON", callback=_json_object,
+              help="Keep this JSON object with NAME, in place of the one there: a badge, for instance.")  # fmt: skip
 @gallery_option
 @key_option
 @model_options
@@ -82,6 +97,7 @@ def command(
     photos: tuple[Path, ...],
     camera: str | None,
     folder: Path | None,
+    metadata: dict[str, Any] | None,
     gallery_path: Path,
     force: bool,
     as_json: bool,
@@ -95,10 +111,12 @@ def command(
     limits = EnrolmentLimits(**{limit.name: options.pop(limit.name) for limit in fields(EnrolmentLimits)})
     if (name is None) != (folder is not None) or (bool(photos) + (camera is not None) + (folder is not None)) != 1:
         raise click.UsageError("expected NAME with photographs, NAME with --camera, or --people alone")
+    if metadata is not None and folder is not None:
+        raise click.UsageError("--metadata is of one person: it goes with NAME, not with --people")
     if camera is not None:
         from edgeface.tools.enroll_camera import enroll_from_camera
 
-        person = enroll_from_camera(str(name), camera, gallery_path, options, limits)
+        person = enroll_from_camera(str(name), camera, gallery_path, options, limits, metadata)
         if as_json:
             print_json({"person": vars(person)})
         else:
@@ -110,7 +128,7 @@ def command(
     with open_recognizer(gallery_path, options) as recognizer:
         for who, places in people.items():
             found = Photos(places)
-            added, count = _enroll(recognizer, who, found, limits, force=force)
+            added, count = _enroll(recognizer, who, found, limits, force=force, metadata=metadata)
             failed |= found.failed
             if added is None:
                 failed[who] = f"nothing was enrolled: none of {len(found.paths)} photographs could be used"
@@ -127,13 +145,19 @@ def command(
 
 
 def _enroll(
-    recognizer: FaceRecognizer, name: str, photos: Photos, limits: EnrolmentLimits, *, force: bool
+    recognizer: FaceRecognizer,
+    name: str,
+    photos: Photos,
+    limits: EnrolmentLimits,
+    *,
+    force: bool,
+    metadata: dict[str, Any] | None,
 ) -> tuple[Person | None, int]:
     """The person as the gallery has them after the last photograph that passed, and how many passed."""
     added, count = None, 0
     for path, frame in photos:
         try:
-            added = recognizer.enroll(name, frame, limits=limits, force=force)
+            added = recognizer.enroll(name, frame, limits=limits, force=force, metadata=metadata)
             count += 1
         except EdgefaceError as error:
             photos.fail(path, error)

@@ -27,9 +27,14 @@ POLL_S = 0.5
 
 
 def enroll_from_camera(
-    name: str, camera: str, gallery_path: Path, options: dict[str, Any], limits: EnrolmentLimits
+    name: str,
+    camera: str,
+    gallery_path: Path,
+    options: dict[str, Any],
+    limits: EnrolmentLimits,
+    metadata: dict[str, Any] | None = None,
 ) -> Person:
-    """Look until `VIEWS` good views were taken, telling the person what to do, and enrol them.
+    """Look until `VIEWS` good views were taken, telling the person what to do, and enrol them with their metadata.
 
     Raises:
         InputError: `camera` is empty or no source.
@@ -43,7 +48,7 @@ def enroll_from_camera(
     try:
         with open_recognizer(gallery_path, options) as recognizer:
             views = _views(source, recognizer, limits)
-            return recognizer.enroll(name, views, limits=limits)
+            return recognizer.enroll(name, views, limits=limits, metadata=metadata)
     finally:
         source.close()
 

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 from edgeface.errors import GalleryError, GalleryKeyError, InputError
 from edgeface.gallery import copies, exchange, snapshot
 from edgeface.gallery.index import Index, Searcher, machine
-from edgeface.gallery.nearest import nearest_people, similarities_to
+from edgeface.gallery.nearest import named, nearest_people, similarities_to
 from edgeface.gallery.options import check_options, whole
 from edgeface.gallery.person import Person, check_name, pack_metadata
 from edgeface.gallery.store import Store
 from edgeface.gallery.targets import checked_path, checked_target
 from edgeface.gallery.template_info import template_infos
 from edgeface.gallery.vectors import check_rows
-from edgeface.types import Matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from edgeface.gallery.vault import Key
     from edgeface.gallery.vectors import Encoding, FloatArray
+    from edgeface.types import Matches
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +204,16 @@ class Gallery:
         """Everybody enrolled, by id."""
         return self._store.people()
 
+    def person(self, person_id: int) -> Person:
+        """One person, by the id that results and events carry.
+
+        Raises:
+            PersonNotFoundError: nobody has that id; they may have been removed since. InputError: it is not an id.
+        """
+        if not whole(person_id, 1, (1 << 63) - 1):  # what SQLite gives as an id
+            raise InputError(f"Gallery.person: expected an id as a whole number of at least 1, got {person_id!r}")
+        return self._store.person(int(person_id))
+
     def __len__(self) -> int:
         """Number of people."""
         return self._store.count()
@@ -229,15 +239,7 @@ class Gallery:
         if not whole(k, 1, 1_000_000):
             raise InputError(f"Gallery.search: k: expected 1 or more, got {k!r}")
         found = nearest_people(self._sync(), rows, self._store.codec.probes(rows) if len(rows) else rows, k)
-        names = self._store.names(sorted({int(one) for ids, _ in found for one in ids}))
-        results = []
-        for person_ids, similarities in found:
-            # A person removed since the scan is in nobody's result.
-            kept = [i for i, one in enumerate(person_ids) if int(one) in names]
-            results.append(
-                Matches(person_ids[kept], tuple(names[int(person_ids[i])] for i in kept), similarities[kept])
-            )
-        return results
+        return named(found, self._store)
 
     def similarities(self, name: str, probes: FloatArray) -> FloatArray | None:
         """(n,) cosines of probes, as for `search`, to the best template of one person; None for a name not enrolled."""
@@ -330,16 +332,7 @@ class Gallery:
             return self._index.searcher()
 
     def _keep_index(self) -> None:
-        """Write the graph beside the gallery, where it differs much from what is there."""
-        state = self._index.snapshot()
-        if state is None or self.encrypted:  # links tell who resembles whom: an encrypted gallery keeps none
-            return
-        extent = snapshot.extent(state[0], state[2])
-        changed = sum(abs(new - old) for new, old in zip(extent, self._kept, strict=True))
-        if changed > extent[0] // 100:
-            dump = self._index.dump()
-            if dump is not None and snapshot.save(self._store, dump):
-                self._kept = extent
+        self._kept = snapshot.keep(self._store, self._index, self._kept)
 
     def _keep_limit(self, limit: int) -> None:
         try:

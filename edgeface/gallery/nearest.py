@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeface.gallery.vectors import cosines
+from edgeface.types import Matches
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeface.gallery.index import Searcher
     from edgeface.gallery.rows import View
+    from edgeface.gallery.store import Store
     from edgeface.gallery.vectors import FloatArray
 
 #: Rows fetched beyond those asked for: ranking is by int8 products, the result by exact cosines of these.
@@ -28,6 +30,16 @@ def similarities_to(view: View, probes: FloatArray, person_id: int) -> FloatArra
         return None
     templates = view.rows[own]
     return np.array([cosines(probe, templates).max() for probe in probes], np.float32)
+
+
+def named(found: list[tuple[npt.NDArray[np.int64], FloatArray]], store: Store) -> list[Matches]:
+    """What `nearest_people` found, with names; a person removed since the scan is in nobody's result."""
+    names = store.names(sorted({int(one) for person_ids, _ in found for one in person_ids}))
+    results = []
+    for person_ids, similarities in found:
+        kept = [i for i, one in enumerate(person_ids) if int(one) in names]
+        results.append(Matches(person_ids[kept], tuple(names[int(person_ids[i])] for i in kept), similarities[kept]))
+    return results
 
 
 def nearest_people(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgeface.errors import GalleryCorruptError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 NAME_LIMIT = 200
 #: Metadata is for a badge number or a department, not for photographs.
@@ -26,7 +27,7 @@ class Person:
         person_id: stable for the life of the gallery, never given to anybody else.
         name: as given, in Unicode's form NFC.
         templates: how many templates they have.
-        metadata: the JSON object given with `Gallery.add`.
+        metadata: the JSON object given with `Gallery.add` or `FaceRecognizer.enroll`.
         created, updated: ISO 8601, UTC, to the millisecond.
     """
 
@@ -59,6 +60,8 @@ def pack_metadata(where: str, given: Mapping[str, Any] | None) -> str:
     if given is None:
         return "{}"
     try:
+        if not isinstance(given, Mapping):  # a list of pairs would become one
+            raise TypeError(f"got {type(given).__name__}")
         text = json.dumps(dict(given), ensure_ascii=False, sort_keys=True, allow_nan=False)
         length = len(text.encode("utf-8"))
         if json.loads(text) != dict(given):  # keys that are not text, tuples: they would come back changed

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from edgeface.gallery.change import Change
     from edgeface.gallery.graphs import Graph
-    from edgeface.gallery.index import Dump
+    from edgeface.gallery.index import Dump, Index
     from edgeface.gallery.store import Store
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,18 @@ def snapshot_path(gallery: Path) -> Path:
 def extent(graph: Graph, rows: Rows) -> tuple[int, int]:
     """Rows in the graph, and removed ones among them: what makes a kept snapshot old."""
     return len(graph), rows.used - len(rows)
+
+
+def keep(store: Store, index: Index, kept: tuple[int, int]) -> tuple[int, int]:
+    """Write the graph beside the gallery, where it differs much from what is kept; the extent that is kept then."""
+    state = index.snapshot()
+    if state is None or store.vault is not None:  # links tell who resembles whom: an encrypted gallery keeps none
+        return kept
+    now = extent(state[0], state[2])
+    if sum(abs(new - old) for new, old in zip(now, kept, strict=True)) <= now[0] // 100:
+        return kept
+    dump = index.dump()
+    return now if dump is not None and save(store, dump) else kept
 
 
 def save(store: Store, dump: Dump) -> bool:

@@ -207,7 +207,7 @@ class Store:
         with self.database.writing() as connection:
             row = connection.execute("SELECT person_id FROM people WHERE name = ?", (name,)).fetchone()
             if row is None:
-                raise self._nobody(name)
+                raise self._nobody(f"named {name!r}")
             connection.execute("DELETE FROM people WHERE person_id = ?", row)
             prune(connection)
         return int(row[0])
@@ -217,7 +217,7 @@ class Store:
         now = time.time_ns() // 1_000_000
         with self.database.writing() as connection:
             if connection.execute("SELECT 1 FROM people WHERE name = ?", (old,)).fetchone() is None:
-                raise self._nobody(old)
+                raise self._nobody(f"named {old!r}")
             if old != new and connection.execute("SELECT 1 FROM people WHERE name = ?", (new,)).fetchone():
                 raise PersonExistsError(f"{self.path}: {new!r} is taken by somebody else; remove them first")
             connection.execute("UPDATE people SET name = ?, updated_ms = ? WHERE name = ?", (new, now, old))
@@ -228,6 +228,14 @@ class Store:
         """Everybody."""
         with self.database.reading() as connection:
             return [as_person(row) for row in connection.execute(_PERSON + "ORDER BY person_id")]
+
+    def person(self, person_id: int) -> Person:
+        """The person with this id."""
+        with self.database.reading() as connection:
+            row = connection.execute(_PERSON + "WHERE person_id = ?", (person_id,)).fetchone()
+        if row is None:
+            raise self._nobody(f"with the id {person_id}")
+        return as_person(row)
 
     def count(self) -> int:
         """Number of people."""
@@ -316,10 +324,8 @@ class Store:
     def _person(self, connection: sqlite3.Connection, name: str) -> Person:
         return as_person(connection.execute(_PERSON + "WHERE name = ?", (name,)).fetchone())
 
-    def _nobody(self, name: str) -> PersonNotFoundError:
-        return PersonNotFoundError(
-            f"{self.path}: nobody named {name!r}; see `edgeface gallery list --gallery {self.path}`"
-        )
+    def _nobody(self, whom: str) -> PersonNotFoundError:
+        return PersonNotFoundError(f"{self.path}: nobody {whom}; see `edgeface gallery list --gallery {self.path}`")
 
 
 def prune(connection: sqlite3.Connection) -> None:

@@ -42,6 +42,21 @@ def test_people_are_enrolled_and_identified(tmp_path: Path, with_models: Path, c
     assert "at most 0.0001 (measured 8.2e-05, 95 % limits 6.6e-05 to 0.0001)" in ran.out
 
 
+def test_metadata_is_enrolled_and_listed(tmp_path: Path, with_models: Path, cli: Cli) -> None:
+    gallery = tmp_path / "kiosk.gallery"
+    ran = cli("enroll", "--gallery", gallery, "--json", "--metadata", '{"badge": 7}', "Emmanuel", *MACRON)
+    assert (ran.code, ran.document["person"]["metadata"]) == (0, {"badge": 7})
+    (listed,) = cli("gallery", "list", "--gallery", gallery, "--json").document["people"]
+    assert (listed["name"], listed["metadata"]) == ("Emmanuel", {"badge": 7})
+    for wrong in ("{", "[]", "7", '{"a": NaN}'):
+        ran = cli("enroll", "--gallery", gallery, "--metadata", wrong, "Jacinda", *ARDERN)
+        assert ran.code == 2
+        assert "expected a JSON object" in ran.err
+    ran = cli("enroll", "--gallery", gallery, "--metadata", "{}", "--people", tmp_path)
+    assert ran.code == 2
+    assert "goes with NAME" in ran.err
+
+
 def test_one_person_alone_has_no_margin_and_json_says_null(tmp_path: Path, with_models: Path, cli: Cli) -> None:
     assert cli("enroll", "--gallery", tmp_path / "g", "Emmanuel", MACRON[0]).code == 0
     found = cli("identify", "--gallery", tmp_path / "g", "--json", MACRON[1]).document

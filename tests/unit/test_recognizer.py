@@ -91,6 +91,19 @@ def test_enrolled_people_are_recognised_and_others_are_not(recognizer: FaceRecog
     assert len(stranger.matches) == 2  # the nearest people all the same, for callers who decide for themselves
 
 
+def test_metadata_is_kept_with_the_person(recognizer: FaceRecognizer) -> None:
+    photo = picture((80, 96), seed=1)
+    recognizer.enroll("ada", photo, force=True, metadata={"badge": 7})
+    (found,) = recognizer.recognize(photo)
+    assert found.person_id is not None
+    assert recognizer.gallery.person(found.person_id).metadata == {"badge": 7}
+    assert recognizer.enroll("ada", photo, force=True).metadata == {"badge": 7}
+    assert recognizer.enroll("ada", photo, force=True, metadata={}).metadata == {}
+    with pytest.raises(InputError, match="metadata: expected a mapping"):
+        recognizer.enroll("bob", picture((80, 96), seed=2), force=True, metadata={"badge": {7}})
+    assert [one.name for one in recognizer.gallery.people()] == ["ada"]
+
+
 def test_an_empty_gallery_knows_nobody(recognizer: FaceRecognizer) -> None:
     (found,) = recognizer.recognize(picture((80, 96)))
     assert (found.name, found.decision, found.similarity) == (None, Decision.UNKNOWN, -1.0)

@@ -105,6 +105,25 @@ def test_remove_and_rename(gallery: Gallery, units: Draw) -> None:
     assert gallery.add("eve", rows[0]).person_id > bob.person_id
 
 
+def test_a_person_is_found_by_the_id_of_a_result(gallery: Gallery, units: Draw) -> None:
+    rows = units(2)
+    gallery.add("ada", rows[0], metadata={"badge": 7})
+    bob = gallery.add("bob", rows[1])
+    match = gallery.search(rows[0])[0]
+    found = gallery.person(match.person_ids[0])  # numpy's int64, as it stands there
+    assert (found.name, found.metadata, found.templates) == ("ada", {"badge": 7}, 1)
+    assert gallery.person(bob.person_id) == bob
+    gallery.remove("bob")
+    with pytest.raises(PersonNotFoundError, match=f"nobody with the id {bob.person_id}; see"):
+        gallery.person(bob.person_id)
+
+
+@pytest.mark.parametrize("given", [0, -1, 1.0, True, "1", None, 1 << 63])
+def test_what_is_not_an_id_is_refused(gallery: Gallery, given: Any) -> None:
+    with pytest.raises(InputError, match="expected an id"):
+        gallery.person(given)
+
+
 def test_ids_are_never_given_twice(path: Path, units: Draw) -> None:
     with Gallery.open(path, model_id="m", dimension=128) as gallery:
         last = gallery.add("a", units(1)).person_id
@@ -200,6 +219,7 @@ def test_names_are_normalised(gallery: Gallery, units: Draw) -> None:
         {"metadata": {1: "key is no text"}},
         {"metadata": {"a": float("inf")}},
         {"metadata": {"a": "x" * 70_000}},
+        {"metadata": [["a", 1]]},
     ],
 )
 def test_bad_options_are_refused(gallery: Gallery, units: Draw, options: dict[str, Any]) -> None:
