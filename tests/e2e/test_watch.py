@@ -149,10 +149,11 @@ def test_enrolment_does_not_wait_for_ever_for_a_camera(
 def test_enrolment_in_front_of_a_camera(
     cli: Callable[..., Any], clip: Path, with_models: Path, tmp_path: Path
 ) -> None:
-    ran = cli("enroll", "--gallery", tmp_path / "new.gallery", "Emmanuel", "--camera", clip)
+    place = ["--gallery", tmp_path / "new.gallery", "--camera", clip]
+    ran = cli("enroll", *place, "--json", "--metadata", '{"badge": 7}', "Emmanuel")
     assert ran.code == 0, ran.err
     assert "good, 3 of 3" in ran.err
-    assert "3 templates" in ran.out
-    ran = cli("enroll", "--gallery", tmp_path / "new.gallery", "Far", "--camera", clip, "--min-size-px", "900")
+    assert (ran.document["person"]["templates"], ran.document["person"]["metadata"]) == (3, {"badge": 7})
+    ran = cli("enroll", *place, "Far", "--min-size-px", "900")
     assert ran.code == 1
     assert "come closer" in ran.err
