@@ -58,8 +58,9 @@ PATIENCE_S = 600.0
 @click.option("--faces", "with_faces", is_flag=True, help="Also print a line for every frame with all faces.")
 @click.option("--socket", "socket_path", type=click.Path(dir_okay=False, path_type=Path), default=None,
               help="Also serve the events on this Unix socket.")
-@click.option("--mqtt", "mqtt_address", default=None, metavar="ADDRESS",
-              help="Also publish the events at this broker: mqtt://host:port/topic, or mqtts:// with TLS.")
+@click.option("--mqtt", "mqtt_address", default=None, metavar="ADDRESS", envvar="EDGEFACE_MQTT",
+              help="Also publish the events at this broker: mqtt://host:port/topic, or mqtts:// with TLS. With a "
+              "password set EDGEFACE_MQTT instead: a command line is everybody's to read.")
 @click.option("--page", "page_port", type=click.IntRange(0, 65535), default=None, metavar="PORT",
               help="Show the annotated pictures at http://127.0.0.1:PORT/, and metrics at /metrics.")
 @click.option("--metrics", "metrics_port", type=click.IntRange(0, 65535), default=None, metavar="PORT",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from edgeface.errors import InputError, MissingDependencyError
 
@@ -27,7 +28,8 @@ class MqttSink:
 
     Args:
         address: ``mqtt://host:port/topic`` or ``mqtts://...`` for TLS; the port is 1883 or 8883 unless told, the topic
-            ``edgeface``. A user name and password may stand before the host.
+            ``edgeface``. ``user:password@`` may stand before the host; as in any address ``%``, ``/``, ``?``, ``#`` and
+            ``[`` are written as ``%25``, ``%2F``, ``%3F``, ``%23`` and ``%5B`` there. No message shows them.
 
     Raises:
         InputError: not such an address. MissingDependencyError: paho-mqtt is not installed.
@@ -39,25 +41,17 @@ class MqttSink:
             from paho.mqtt.enums import CallbackAPIVersion
         except ImportError as error:
             raise MissingDependencyError(f"MQTT needs paho-mqtt ({error}); install edgeface[mqtt]") from error
-        parts = urlsplit(address)
-        try:
-            port = parts.port
-        except ValueError as error:
-            raise InputError(f"{address}: {error}") from error
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise InputError(f"expected mqtt://host:port/topic or mqtts://host:port/topic, got {address!r}")
+        parts, host, port = _split(address)
         self.topic = parts.path.strip("/") or "edgeface"
-        if "#" in address or "+" in address or parts.query:
-            raise InputError(f"topic: expected a name without '#', '+' and '?', got {address!r}")
         self._client: Any = paho.Client(CallbackAPIVersion.VERSION2)
         self._client.max_queued_messages_set(MOST_WAITING)
         if parts.username:
-            self._client.username_pw_set(parts.username, parts.password)
+            password = None if parts.password is None else unquote(parts.password)
+            self._client.username_pw_set(unquote(parts.username), password)
         if parts.scheme == "mqtts":
             self._client.tls_set()
         self._client.connect_timeout = CONNECT_S
-        port = port or (8883 if parts.scheme == "mqtts" else 1883)
-        where = f"{parts.hostname}:{port}"
+        where = f"{host}:{port}"
 
         def answered(_client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
             if reason.is_failure:
@@ -65,10 +59,10 @@ class MqttSink:
 
         self._client.on_connect = answered
         try:
-            self._client.connect(parts.hostname, port)
+            self._client.connect(host, port)
         except OSError as error:  # after a power cut a board may be up before its network
             log.error("%s: no MQTT broker answers there: %s; events wait until one does", where, error)
-            self._client.connect_async(parts.hostname, port)
+            self._client.connect_async(host, port)
         self._client.loop_start()
 
     def __call__(self, event: Event) -> None:
@@ -83,3 +77,24 @@ class MqttSink:
             time.sleep(0.01)
         self._client.disconnect()
         self._client.loop_stop()
+
+
+def _split(address: str) -> tuple[SplitResult, str, int]:
+    """The parts of an address, with its host and port. Raises InputError.
+
+    What urlsplit says of an address quotes the password: where ``/`` ends the host, the port is what stands before it.
+    """
+    shown = re.sub(r"^(\w+://)?.*@", r"\1***@", address, flags=re.DOTALL)
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        parts, port = SplitResult("", "", "", "", ""), None
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+        raise InputError(
+            f"expected mqtt://host:port/topic or mqtts://host:port/topic, with a port up to 65535, got {shown!r}; "
+            "user:password@ may stand before the host, with %25 %2F %3F %23 %5B for the characters % / ? # ["
+        )
+    if "+" in parts.path or parts.query or parts.fragment or address.endswith(("#", "?")):
+        raise InputError(f"topic: expected a name without '#', '+' and '?', got {shown!r}")
+    return parts, parts.hostname, port or (8883 if parts.scheme == "mqtts" else 1883)

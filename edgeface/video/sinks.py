@@ -98,12 +98,16 @@ class UnixSocket:
         line = event.to_json().encode() + b"\n"
         with self._lock:
             for client in list(self._clients):
+                gone = False
                 try:
                     sent = client.send(line)
-                except OSError:  # gone, or its buffer is full
+                except BlockingIOError:  # its buffer is full
                     sent = 0
+                except OSError:
+                    sent, gone = 0, True  # it hung up, which is its right
                 if sent != len(line):  # a part of a line is worse than none: the next one could not be read
-                    log.warning("%s: a client does not read its events and is cut off", self.path)
+                    if not gone:
+                        log.warning("%s: a client does not read its events and is cut off", self.path)
                     self._clients.remove(client)
                     client.close()
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgeface.errors import InputError
+from edgeface.tools.demo import demo_photo
 from edgeface.video import Event, EventKind
 
 paho = pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
@@ -30,10 +31,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(port: int, folder: Path, anonymous: str = "true") -> subprocess.Popen[bytes]:
+def start(port: int, folder: Path, anonymous: str = "true", *more: str) -> subprocess.Popen[bytes]:
     assert MOSQUITTO is not None
     settings = folder / "mosquitto.conf"
-    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous {anonymous}\n")
+    settings.write_text("\n".join([f"listener {port} 127.0.0.1", f"allow_anonymous {anonymous}", *more, ""]))
     process = subprocess.Popen([MOSQUITTO, "-c", str(settings)], stderr=subprocess.DEVNULL)
     end = time.perf_counter() + 10
     while time.perf_counter() < end:
@@ -107,12 +108,97 @@ def test_events_survive_a_broker_that_restarts(tmp_path: Path) -> None:
         second.wait(10)
 
 
-@pytest.mark.parametrize("address", ["", "http://x/y", "mqtt://", "mqtt://host:notaport/t", "mqtt://h/a/#"])
+@pytest.mark.parametrize(
+    "address",
+    ["", "http://x/y", "mqtt://", "mqtt://host:notaport/t", "mqtt://h:65536/t", "mqtt://[h/t", "mqtt://h/a/#",
+     "mqtt://h/a/+", "mqtt://h/a?", "mqtt://h/a?b", "mqtt://h#a"],
+)  # fmt: skip
 def test_what_is_no_address_is_refused(address: str) -> None:
     from edgeface.video.mqtt import MqttSink
 
     with pytest.raises(InputError):
         MqttSink(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["mqtt://ada:s3cret@h:notaport/t", "mqtt://ada:s3cret@h/a/+", "mqtt://ada:s3cret/x@h/t", "mqtt://ada:s3cret#x@h/t",
+     "mqtt://ada:[s3cret@h/t", "mqtt://ada:\N{ACCOUNT OF}s3cret@h/t", "mqt://ada:x@s3cret@h/t", "ada:s3cret@h:1883/t",
+     "mqtt:/ada:s3cret@h", "mqtt://ada:s3\ncret@h:no/t"],
+)  # fmt: skip
+def test_no_message_shows_the_password(address: str) -> None:
+    from edgeface.video.mqtt import MqttSink
+
+    with pytest.raises(InputError) as refused:
+        MqttSink(address)
+    assert "s3" not in str(refused.value)
+    assert "***@" in str(refused.value)
+    assert refused.value.__context__ is None  # a traceback shows that, too
+
+
+def taken(monkeypatch: pytest.MonkeyPatch, address: str) -> tuple[str, str | None]:
+    """User name and password that the client is given for an address; nothing is connected to."""
+    from edgeface.video.mqtt import MqttSink
+
+    given: list[tuple[str, str | None]] = []
+    monkeypatch.setattr(paho.Client, "username_pw_set", lambda _self, *names: given.append(names))
+    monkeypatch.setattr(paho.Client, "connect", lambda *_: None)
+    monkeypatch.setattr(paho.Client, "loop_start", lambda _self: None)
+    sink = MqttSink(address)
+    assert sink.topic == "door/one"
+    (names,) = given
+    return names
+
+
+@pytest.mark.parametrize(
+    ("written", "password"),
+    [("s3cret+x", "s3cret+x"), ("a%2Bb%2Fc%3F%23%25%40", "a+b/c?#%@"), ("at@colon:", "at@colon:"), ("50%off", "50%off"),
+     ("", "")],
+)  # fmt: skip
+def test_passwords_reach_the_broker_as_they_are_meant(
+    monkeypatch: pytest.MonkeyPatch, written: str, password: str
+) -> None:
+    assert taken(monkeypatch, f"mqtt://ad%C3%A5:{written}@host/door/one") == ("adå", password)
+
+
+def test_a_user_without_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert taken(monkeypatch, "mqtts://ada@host/door/one") == ("ada", None)
+
+
+@pytest.mark.skipif(shutil.which("mosquitto_passwd") is None, reason="mosquitto_passwd is not installed")
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+def test_a_real_broker_takes_a_password_of_odd_characters(tmp_path: Path) -> None:
+    from edgeface.video.mqtt import MqttSink
+
+    users = tmp_path / "users"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", users, "ada", "s3/cret+@x"], check=True, timeout=30)
+    users.chmod(0o644)  # mosquitto gives up root
+    tmp_path.chmod(0o755)
+    port = free_port()
+    broker = start(port, tmp_path, "false", f"password_file {users}", "user root")
+    try:
+        sink = MqttSink(f"mqtt://ada:s3%2Fcret+%40x@127.0.0.1:{port}/door")
+        end = time.perf_counter() + 10
+        while not sink._client.is_connected() and time.perf_counter() < end:
+            time.sleep(0.02)
+        assert sink._client.is_connected()
+        sink.close()
+    finally:
+        broker.terminate()
+        broker.wait(10)
+
+
+def test_the_address_may_stand_in_the_environment(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, with_models: Path, tmp_path: Path
+) -> None:
+    """A password on a command line is in `ps` and in the unit's file."""
+    gallery = tmp_path / "kiosk.gallery"
+    assert cli("enroll", "Obama", demo_photo("barack_obama_2005.jpg"), "--gallery", gallery).code == 0
+    monkeypatch.setenv("EDGEFACE_MQTT", "mqtt://ada:s3cret@host/door/+")
+    ran = cli("watch", tmp_path, "--gallery", gallery)
+    assert ran.code == 1
+    assert "topic: expected a name without '#', '+' and '?', got 'mqtt://***@host/door/+'" in ran.err
+    assert "s3cret" not in ran.err
 
 
 @pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")

@@ -49,7 +49,9 @@ def test_a_stream_gets_a_line_an_event() -> None:
     assert [json.loads(line)["name"] for line in lines] == ["ada", "ada"]
 
 
-def test_every_client_gets_every_event_from_its_connection_on(served: UnixSocket) -> None:
+def test_every_client_gets_every_event_from_its_connection_on(
+    served: UnixSocket, caplog: pytest.LogCaptureFixture
+) -> None:
     served(EVENT)
     one, two = connect(served), connect(served)
     served(EVENT)
@@ -59,9 +61,12 @@ def test_every_client_gets_every_event_from_its_connection_on(served: UnixSocket
     served(EVENT)  # nobody listens any more
     served(EVENT)
     assert not served._clients
+    assert caplog.text == ""  # to hang up is no fault
 
 
-def test_a_client_that_does_not_read_is_cut_off_and_holds_nobody_up(served: UnixSocket) -> None:
+def test_a_client_that_does_not_read_is_cut_off_and_holds_nobody_up(
+    served: UnixSocket, caplog: pytest.LogCaptureFixture
+) -> None:
     lazy, busy = connect(served), connect(served)
     reader = busy.makefile()
     start = time.perf_counter()
@@ -71,6 +76,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_holds_nobody_up(served: Unix
         if len(served._clients) == 1:
             break
     assert len(served._clients) == 1
+    assert "a client does not read its events and is cut off" in caplog.text
     assert time.perf_counter() - start < 30
     lazy.close()
     busy.close()
