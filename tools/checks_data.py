@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from edgeface.contents import plain_path
 from edgeface.errors import EdgefaceError, InputError, MissingDependencyError
 from edgeface.home import home
-from edgeface.manifest import check_file, read_manifest
+from edgeface.manifest import PRECISIONS, check_file, read_manifest
 from edgeface.tools.cameras import camera_place
-from edgeface.tools.checks_machine import Finding
+from edgeface.tools.checks_machine import Finding, opencv_mend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +85,7 @@ def _check_fit(path: Path) -> None:
 
 
 def gallery(path: Path) -> Iterator[Finding]:
-    """The gallery's file, every row of it."""
+    """The gallery's file, every row of it, and whether a model here makes templates that compare with its own."""
     from edgeface.gallery.care import check
 
     if not path.exists():
@@ -99,11 +99,46 @@ def gallery(path: Path) -> Iterator[Finding]:
     if report.problems:
         mend = f"edgeface gallery check --repair --gallery {path}"
         yield Finding("gallery", "fault", f"{path}: {'; '.join(report.problems)[:300]}", mend)
+        return
+    embedders = _embedders()
+    fits = sorted({asked for asked, model_id in embedders if model_id == report.model_id})
+    if fits:
+        said = f"{path}: {report.people} people, {report.templates} templates of {report.model_id}, whole; opens with "
+        yield Finding("gallery", "good", said + " or ".join(fits))
     else:
-        yield Finding("gallery", "good", f"{path}: {report.people} people, {report.templates} templates, whole")
+        here = ", ".join(sorted({model_id for _, model_id in embedders})) or "none"
+        said = f"{path}: cannot be opened: its templates are of {report.model_id}; the models here make {here}"
+        yield Finding("gallery", "fault", said, _mend_model(report.model_id))
 
 
-def camera(source: str) -> Iterator[Finding]:
+def _embedders() -> list[tuple[str, str]]:
+    """The options that choose each embedder of the model folder, and its model id."""
+    found = []
+    for path in sorted((home() / "models").glob("*.*.*.json")):
+        try:
+            manifest = read_manifest(path.with_suffix(""))
+        except EdgefaceError:  # other findings say so
+            continue
+        if manifest.kind == "embedder":
+            name, precision, _ = path.name.split(".", 2)
+            found.append((f"--embedder {name} --precision {precision}", manifest.model_id))
+    return found
+
+
+def _mend_model(model_id: str) -> str:
+    """The command that brings a model of that id, where it is one that this edgeface can make."""
+    from edgeface.engines.recipe import load_recipe, shipped
+
+    name, precision = model_id.partition("@")[0], model_id.rpartition("/")[2]
+    if precision not in PRECISIONS or name not in shipped() or load_recipe(name).model_id(precision) != model_id:
+        return "edgeface enroll --people FOLDER --gallery NEW_FILE  # templates of two models cannot be compared"
+    if precision == "fp32":
+        return f"edgeface models fetch {name}"
+    target = "" if precision == "int8" else " --target tensorrt"
+    return f"edgeface build {name} --precision {precision}{target} --calibration FOLDER"
+
+
+def camera(source: str, board: Board | None) -> Iterator[Finding]:
     """One frame from a camera, by any name that `edgeface watch` takes for one."""
     from edgeface.video.capture import csi_pipeline
 
@@ -116,8 +151,12 @@ def camera(source: str) -> Iterator[Finding]:
     if device is not None and not device.exists():
         yield Finding("camera", "fault", f"{device}: no such camera", "ls /dev/video*  # and check the cable")
         return
-    import cv2
-
+    try:
+        import cv2
+    except ImportError as error:
+        yield Finding("camera", "fault", f"opening it needs OpenCV, which cannot be imported: {error}",
+                      opencv_mend(board))  # fmt: skip
+        return
     sensor = place.removeprefix("csi://") if place.startswith("csi://") else ""
     if sensor.isdecimal():
         place = csi_pipeline(int(sensor), size=(1080, 1920), fps=30.0, pixel_format="bgr")

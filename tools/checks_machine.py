@@ -122,12 +122,16 @@ def packages(board: Board | None) -> Iterator[Finding]:
         )
 
 
+def opencv_mend(board: Board | None) -> str:
+    """The command that brings OpenCV."""
+    return SETUP if board is not None else f"{sys.executable} -m pip install opencv-python"
+
+
 def _opencv(board: Board | None) -> Iterator[Finding]:
     try:
         import cv2
     except ImportError as error:
-        mend = SETUP if board is not None else f"{sys.executable} -m pip install opencv-python"
-        yield Finding("opencv", "fault", f"cannot be imported: {error}", mend)
+        yield Finding("opencv", "fault", f"cannot be imported: {error}", opencv_mend(board))
         return
     gstreamer = re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
     said = f"{cv2.__version__}, {'with' if gstreamer else 'without'} GStreamer, from {Path(cv2.__file__).parent}"

@@ -35,7 +35,7 @@ def examine(*, root: Path, gallery: Path | None, camera: str | None) -> list[Fin
     if gallery is not None:
         findings += checks_data.gallery(gallery)
     if camera is not None:
-        findings += checks_data.camera(camera)
+        findings += checks_data.camera(camera, board)
     return findings
 
 

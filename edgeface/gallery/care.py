@@ -75,6 +75,7 @@ def _check_rows(database: Database, report: CheckReport) -> list[tuple[int, str]
     damaged: list[tuple[int, str]] = []
     with database.reading() as connection:
         size = stored_size(connection)
+        report.model_id = str(connection.execute("SELECT model_id FROM models").fetchone()[0])
         report.people = int(connection.execute("SELECT count(*) FROM people").fetchone()[0])
         rows = connection.execute(
             "SELECT t.template_id, t.person_id, t.data, t.checksum, p.name FROM templates t JOIN people p "

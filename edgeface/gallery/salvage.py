@@ -29,12 +29,14 @@ class CheckReport:
     """What `check` found and did.
 
     Attributes:
+        model_id: of the templates; empty where it cannot be read.
         people, templates: how many the file holds now.
         problems: one line each; empty where all is well.
         enrol_again: names of people who lost templates or all of their record.
         repaired: what was done, one line each; empty unless asked for.
     """
 
+    model_id: str = ""
     people: int = 0
     templates: int = 0
     problems: list[str] = field(default_factory=list)

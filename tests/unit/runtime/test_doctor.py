@@ -244,9 +244,12 @@ def test_a_driver_that_fails(board: Board, monkeypatch: pytest.MonkeyPatch) -> N
 def test_galleries(board: Board, tmp_path: Path) -> None:
     path = tmp_path / "kiosk.gallery"
     assert board.see("--gallery", str(path))[1]["gallery"]["state"] == "warning"
-    with Gallery.open(path, model_id="m", dimension=8) as gallery:
-        gallery.add("ada", np.eye(1, 8, dtype=np.float32))
-    assert "1 people, 1 templates, whole" in board.see("--gallery", str(path))[1]["gallery"]["says"]
+    sface = read_manifest(board.models / "sface.fp32.onnx").model_id
+    with Gallery.open(path, model_id=sface, dimension=128) as gallery:
+        gallery.add("ada", np.eye(1, 128, dtype=np.float32))
+    assert board.see("--gallery", str(path))[1]["gallery"]["says"] == (
+        f"{path}: 1 people, 1 templates of {sface}, whole; opens with --embedder sface --precision fp32"
+    )
     for extra in tmp_path.glob("kiosk.gallery-*"):
         extra.unlink()
     content = bytearray(path.read_bytes())
@@ -256,6 +259,50 @@ def test_galleries(board: Board, tmp_path: Path) -> None:
     assert (damaged["state"], damaged["mend"]) == ("fault", f"edgeface gallery check --repair --gallery {path}")
     path.write_bytes(b"no gallery at all" * 1000)
     assert board.see("--gallery", str(path))[1]["gallery"]["state"] == "fault"
+
+
+@pytest.mark.parametrize(
+    ("precision", "mend"),
+    [
+        ("int8", "edgeface build sface --precision int8 --calibration FOLDER"),
+        ("fp16", "edgeface build sface --precision fp16 --target tensorrt --calibration FOLDER"),
+        ("fp32; reboot", "edgeface enroll --people FOLDER --gallery NEW_FILE"),
+    ],
+)
+def test_a_whole_gallery_that_no_model_here_opens(board: Board, tmp_path: Path, precision: str, mend: str) -> None:
+    """`edgeface identify` refuses it; a kiosk's service would start and end for ever."""
+    sface = read_manifest(board.models / "sface.fp32.onnx")
+    other = sface.model_id.replace("fp32", precision)
+    path = tmp_path / "kiosk.gallery"
+    Gallery.open(path, model_id=other, dimension=128, key=lambda: b"k" * 32).close()  # no key is needed to tell
+    code, findings = board.see("--gallery", str(path))
+    assert (code, findings["gallery"]["state"]) == (4, "fault")
+    assert f"its templates are of {other}; the models here make {sface.model_id}" in findings["gallery"]["says"]
+    assert findings["gallery"]["mend"].startswith(mend)
+    manifest_path(board.models / "sface.int8.plan").write_text(replace(sface, model_id=other).to_json())
+    (board.models / "broken.int8.onnx.json").write_text("{")
+    assert board.see("--gallery", str(path))[1]["gallery"]["says"].endswith("--embedder sface --precision int8")
+
+
+def test_a_gallery_where_no_model_was_fetched(board: Board, tmp_path: Path) -> None:
+    path = tmp_path / "kiosk.gallery"
+    sface = read_manifest(board.models / "sface.fp32.onnx").model_id
+    Gallery.open(path, model_id=sface, dimension=128).close()
+    for manifest in board.models.glob("*.json"):
+        manifest.unlink()
+    finding = board.see("--gallery", str(path))[1]["gallery"]
+    assert finding["says"].endswith("the models here make none")
+    assert finding["mend"] == "edgeface models fetch sface"
+
+
+def test_a_camera_without_opencv_keeps_the_report(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    code, findings = board.see("--camera", "rtsp://host/stream")
+    assert (code, findings["camera"]["state"], findings["camera"]["mend"]) == (4, "fault", "jetson/setup.sh")
+    assert "needs OpenCV" in findings["camera"]["says"]
+    shutil.rmtree(board.root / "etc")
+    board.write("proc/device-tree/model", "A desk")
+    assert board.see("--camera", "rtsp://host/stream")[1]["camera"]["mend"].endswith("-m pip install opencv-python")
 
 
 class Camera:
