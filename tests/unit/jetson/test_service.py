@@ -240,12 +240,16 @@ def test_the_unit_starts_a_command_that_is_there(cli: Callable[..., Any]) -> Non
     (start,) = (line.removeprefix("ExecStart=") for line in lines if line.startswith("ExecStart="))
     program, *words = start.split()
     assert program == "/opt/edgeface/venv/bin/edgeface"
-    for name, value in settings.items():
-        words = [word.replace(f"${{{name}}}", value).replace(f"${name}", value) for word in words]
+    for name, value in settings.items():  # as systemd does: ${NAME} stays one word, $NAME is cut at its blanks
+        words = [word.replace(f"${{{name}}}", value) for word in words]
+        words = [part for word in words for part in (value.split() if word == f"${name}" else [word])]
     assert not any("$" in word for word in words)
-    ran = cli(*(word for word in words if word), "--gallery", "/nowhere/no.gallery", "0")
+    assert words[-2:] == ["--fpir", "1e-3"]  # a service searches: the rate of one comparison would promise too much
+    ran = cli(*words, "--gallery", "/nowhere/no.gallery", "0")
     assert ran.code == 1  # not 2: the options are understood
     assert "no such gallery" in ran.err
+    ran = cli(*words, "--no-such-option", "--gallery", "/nowhere/no.gallery", "0")
+    assert f"RestartPreventExitStatus={ran.code}" in lines
     assert {"EDGEFACE_GALLERY", "EDGEFACE_CAMERA", "EDGEFACE_HOME"} <= settings.keys()
 
 
