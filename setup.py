@@ -16,8 +16,10 @@ PACKAGES = {
     "edgeface.runtime": "edgeface/runtime",
     "edgeface.video": "edgeface/video",
     "edgeface.engines": "engines",
+    "edgeface.engines.recipes": "engines/recipes",
     "edgeface.tools": "tools",
     "edgeface.tools.bench": "tools/bench",
+    "edgeface.tools.demo_photos": "tools/demo_photos",
 }
 
 # One portable build: the files named simd_* choose their instruction sets themselves, function by function, and the
@@ -86,7 +88,7 @@ setup(
     package_dir=PACKAGES,
     package_data={
         "edgeface": ["py.typed", "_cuda.fatbin", "_cuda.json"],
-        "edgeface.engines": ["recipes/*.toml"],
-        "edgeface.tools": ["demo_photos/*"],
+        "edgeface.engines.recipes": ["*.toml"],
+        "edgeface.tools.demo_photos": ["*.jpg"],
     },
 )
