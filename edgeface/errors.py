@@ -31,6 +31,7 @@ A message says what failed, what was expected and what was got, and what to do.
 from __future__ import annotations
 
 import functools
+import sys
 
 
 class EdgefaceError(Exception):
@@ -148,3 +149,8 @@ class EnrolmentError(EdgefaceError):
 
 class ClosedError(EdgefaceError):
     """The object was closed before this call."""
+
+
+def install_extra(name: str) -> str:
+    """What to do where the packages of the extra `name` are missing: edgeface is installed from its folder."""
+    return f"run `{sys.executable} -m pip install '.[{name}]'` in edgeface's folder"

@@ -6,7 +6,7 @@ import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeface.errors import InputError, MissingDependencyError
+from edgeface.errors import InputError, MissingDependencyError, install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,7 +67,7 @@ def read_photo(path: str | Path) -> ByteArray:
         import cv2
     except ImportError as error:
         raise MissingDependencyError(
-            f"reading photographs needs OpenCV ({error}); install edgeface[host], or JetPack's own OpenCV on a Jetson"
+            f"reading photographs needs OpenCV ({error}); {install_extra('host')}, or jetson/setup.sh on a Jetson"
         ) from error
     import numpy as np
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeface.errors import MissingDependencyError
+from edgeface.errors import MissingDependencyError, install_extra
 
 if TYPE_CHECKING:
     from edgeface.types import FloatArray
@@ -49,7 +49,7 @@ def head_pose(landmarks: FloatArray) -> FloatArray:
         import cv2
     except ImportError as error:
         raise MissingDependencyError(
-            f"the pose of a head needs OpenCV ({error}); install edgeface[host], or JetPack's own OpenCV on a Jetson"
+            f"the pose of a head needs OpenCV ({error}); {install_extra('host')}, or jetson/setup.sh on a Jetson"
         ) from error
     model = np.array(FACE_MM, np.float64)
     angles = np.full((len(landmarks), 3), np.nan, np.float32)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeface.errors import MissingDependencyError, ModelError
+from edgeface.errors import MissingDependencyError, ModelError, install_extra
 
 try:
     import onnx
@@ -14,7 +14,7 @@ try:
     from onnx import numpy_helper
 except ImportError as error:  # pragma: no cover - the message is tested with a blocked import
     raise MissingDependencyError(
-        f"preparing a model needs the package onnx ({error}); install edgeface[host] or edgeface[build]"
+        f"preparing a model needs the package onnx ({error}); {install_extra('build')}"
     ) from error
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeface.errors import MissingDependencyError
+from edgeface.errors import MissingDependencyError, install_extra
 
 try:
     import onnx
     from onnx import helper, numpy_helper
 except ImportError as error:  # pragma: no cover - the message is tested with a blocked import
-    raise MissingDependencyError(f"building needs the package onnx ({error}); install edgeface[build]") from error
+    raise MissingDependencyError(f"building needs the package onnx ({error}); {install_extra('build')}") from error
 
 if TYPE_CHECKING:
     import numpy.typing as npt

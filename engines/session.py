@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edgeface.errors import BuildError, MissingDependencyError
+from edgeface.errors import BuildError, MissingDependencyError, install_extra
 
 try:
     import onnxruntime
 except ImportError as error:  # pragma: no cover - the message is tested with a blocked import
-    raise MissingDependencyError(f"building needs onnxruntime ({error}); install edgeface[build]") from error
+    raise MissingDependencyError(f"building needs onnxruntime ({error}); {install_extra('build')}") from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -63,7 +63,7 @@ board() {
     case $jetpack in
         6.1* | 6.2* | 7.*) done_already "JetPack $jetpack" ;;
         "") fail "no JetPack found: /etc/nv_tegra_release names no known release and the package nvidia-jetpack is not
-installed. On a Jetson: sudo apt install nvidia-jetpack. On any other machine: pip install edgeface[host]" ;;
+installed. On a Jetson: sudo apt install nvidia-jetpack. On any other machine: python3 -m pip install '.[host]' in edgeface's folder" ;;
         *) fail "JetPack $jetpack: edgeface needs 6.1, 6.2 or 7.x; flash the board with one of them" ;;
     esac
 }

@@ -13,7 +13,7 @@ import threading
 
 import click
 
-from edgeface.errors import EdgefaceError
+from edgeface.errors import EdgefaceError, install_extra
 from edgeface.frames import MAX_PX
 
 #: Packages that an install may lack, and the extra that brings each.
@@ -110,7 +110,7 @@ def main() -> None:
     except ModuleNotFoundError as error:  # a part of edgeface that was not installed; anything else is our fault
         if error.name not in EXTRAS:
             raise
-        click.echo(f"edgeface: this needs {error.name}; install edgeface[{EXTRAS[error.name]}]", err=True)
+        click.echo(f"edgeface: this needs {error.name}; {install_extra(EXTRAS[error.name])}", err=True)
         sys.exit(1)
     except OSError as error:  # a full disk below `> file`, a file that the user may not read
         click.echo(f"edgeface: {error}", err=True)

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeface.errors import GalleryCorruptError, GalleryKeyError, MissingDependencyError
+from edgeface.errors import GalleryCorruptError, GalleryKeyError, MissingDependencyError, install_extra
 
 if TYPE_CHECKING:
     import sqlite3
@@ -189,8 +189,7 @@ def _cipher(key: bytes) -> Any:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError as error:
         raise MissingDependencyError(
-            "an encrypted gallery needs the package cryptography, which edgeface's extra `security` names; run "
-            '`pip install "cryptography>=42"`'
+            f"an encrypted gallery needs the package cryptography ({error}); {install_extra('security')}"
         ) from error
     return AESGCM(key)
 

@@ -9,7 +9,7 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from edgeface.errors import InferenceError, MissingDependencyError
+from edgeface.errors import InferenceError, MissingDependencyError, install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +27,8 @@ def import_bindings() -> Any:
         return importlib.import_module("cuda.bindings.driver")
     except (ImportError, OSError) as error:
         raise MissingDependencyError(
-            f"CUDA graphs need the package cuda-bindings ({error}); install edgeface[graphs], in the version of the "
-            "board's CUDA, or leave `graphs` at 'off'"
+            f"CUDA graphs need the package cuda-bindings ({error}); {install_extra('graphs')}, with the version of "
+            "the board's CUDA (docs/jetson.md), or leave `graphs` at 'off'"
         ) from error
 
 

@@ -12,6 +12,7 @@ from edgeface.errors import (
     InferenceError,
     InputError,
     MissingDependencyError,
+    install_extra,
 )
 from edgeface.runtime.tensor import check_tensor
 
@@ -43,7 +44,7 @@ class OnnxRuntimeEngine:
             import onnxruntime
         except ImportError as error:
             raise MissingDependencyError(
-                f"{manifest.name}: running {manifest.file} needs onnxruntime ({error}); install edgeface[host]"
+                f"{manifest.name}: running {manifest.file} needs onnxruntime ({error}); {install_extra('host')}"
             ) from error
         if threads is None:
             threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edgeface.errors import InputError, MissingDependencyError
+from edgeface.errors import InputError, MissingDependencyError, install_extra
 from edgeface.video.events import Event, EventKind
 from edgeface.video.sources import Frame
 
@@ -58,7 +58,7 @@ def opener(
         import cv2
     except ImportError as error:
         raise MissingDependencyError(
-            f"cameras and streams need OpenCV ({error}); install edgeface[host], or JetPack's own OpenCV on a Jetson"
+            f"cameras and streams need OpenCV ({error}); {install_extra('host')}, or jetson/setup.sh on a Jetson"
         ) from error
 
     def open_it() -> Capture:
@@ -253,7 +253,7 @@ class FileSource:
         try:
             import cv2
         except ImportError as error:
-            raise MissingDependencyError(f"video files need OpenCV ({error}); install edgeface[host]") from error
+            raise MissingDependencyError(f"video files need OpenCV ({error}); {install_extra('host')}") from error
         self.ended = False
         self.notices: deque[Event] = deque()
         self._capture = cv2.VideoCapture(str(path))

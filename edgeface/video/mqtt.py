@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from edgeface.errors import InputError, MissingDependencyError
+from edgeface.errors import InputError, MissingDependencyError, install_extra
 
 if TYPE_CHECKING:
     from edgeface.video.events import Event
@@ -40,7 +40,7 @@ class MqttSink:
             from paho.mqtt import client as paho
             from paho.mqtt.enums import CallbackAPIVersion
         except ImportError as error:
-            raise MissingDependencyError(f"MQTT needs paho-mqtt ({error}); install edgeface[mqtt]") from error
+            raise MissingDependencyError(f"MQTT needs paho-mqtt ({error}); {install_extra('mqtt')}") from error
         parts, host, port = _split(address)
         self.topic = parts.path.strip("/") or "edgeface"
         self._client: Any = paho.Client(CallbackAPIVersion.VERSION2)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeface.errors import InputError, MissingDependencyError
+from edgeface.errors import InputError, MissingDependencyError, install_extra
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -135,7 +135,7 @@ class Tracker:
             import lap
         except ImportError as error:
             raise MissingDependencyError(
-                f"tracking needs an assignment solver ({error}); install edgeface[video]"
+                f"tracking needs an assignment solver ({error}); {install_extra('video')}"
             ) from error
         self._solve: Any = lap.lapjv
         self.keep_s = keep_s

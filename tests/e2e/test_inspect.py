@@ -51,4 +51,5 @@ def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 1
-    assert ran.stderr == "edgeface: this needs onnx; install edgeface[build]\n"
+    install = f"{sys.executable} -m pip install '.[build]'"
+    assert ran.stderr == f"edgeface: this needs onnx; run `{install}` in edgeface's folder\n"

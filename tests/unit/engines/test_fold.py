@@ -216,7 +216,7 @@ def test_outputs_of_any_rank_are_no_crash(published: Any) -> None:
 def test_without_onnx_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "edgeface.engines.fold")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(MissingDependencyError, match=r"install edgeface\[host\] or edgeface\[build\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[build\]'` in edgeface's folder"):
         __import__("edgeface.engines.fold")
 
 

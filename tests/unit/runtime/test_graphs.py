@@ -64,7 +64,7 @@ def test_without_the_bindings(jetson: Jetson, monkeypatch: pytest.MonkeyPatch) -
     with jetson.load(graphs="auto") as engine:
         assert not engine.records
         assert "CUDA graphs need the package cuda-bindings" in engine.graphs_reason
-    with pytest.raises(MissingDependencyError, match=r"install edgeface\[graphs\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[graphs\]'` in edgeface's folder"):
         jetson.load(graphs="on")
 
 

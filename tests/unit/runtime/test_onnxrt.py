@@ -205,7 +205,7 @@ def test_files_that_do_not_belong_together_are_refused(stored: Path) -> None:
 
 def test_without_onnxruntime_the_message_says_what_to_install(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingDependencyError, match=r"install edgeface\[host\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[host\]'` in edgeface's folder$"):
         load_engine(stored)
 
 
