@@ -122,7 +122,8 @@ class Manifest:
 
     Attributes:
         name: name of the recipe, such as ``sface``.
-        model_id: names network, weights and precision; templates of different ids are never compared.
+        model_id: names network, weights and the precision that was asked for; templates of different ids are never
+            compared.
         file: name of the file with the model's bytes, in the manifest's folder: the manifest's own without ``.json``,
             or that with the start of its checksum inside (`content_name`).
         sha256, size: checksum and length in bytes of that file.

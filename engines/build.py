@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeface.engines import models
 from edgeface.engines.attempts import Attempts
-from edgeface.engines.candidates import plan_manifest, try_plans
+from edgeface.engines.candidates import plan_manifest
+from edgeface.engines.chosen import choose
+from edgeface.engines.clock import Clock
 from edgeface.engines.intake import check_kind, read_network
 from edgeface.engines.judge import graph_run, make_judge
 from edgeface.engines.layers import layer_rows
@@ -28,12 +29,12 @@ from edgeface.home import home, model_path
 from edgeface.manifest import read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
     from pathlib import Path
 
     from edgeface.detect import Detector
-    from edgeface.engines.attempts import Attempt
-    from edgeface.engines.candidates import Candidate
+    from edgeface.engines.chosen import Chosen
+    from edgeface.engines.graph import Graph
     from edgeface.engines.machine import Machine
     from edgeface.engines.material import Material
     from edgeface.engines.quantize import Stage
@@ -105,7 +106,7 @@ def build(recipe: Recipe, options: Options, *, detector: Detector | None = None,
         ModelError: the float32 model is absent, damaged or not what the recipe says.
     """
     check_kind(recipe)
-    clock = _Clock(stage)
+    clock = Clock(stage)
     source = model_path(recipe.name)
     folder = options.out or home() / "models"
     if options.target == "onnxruntime" and options.precision == "fp32" and folder.resolve() == source.parent.resolve():
@@ -147,75 +148,72 @@ def build(recipe: Recipe, options: Options, *, detector: Detector | None = None,
         target=options.target,
         stage=clock.stage,
     )
-    final, verdict = made.tried[-1], made.tried[-1].verdict
-    outcome = None
-    if machine is not None:
-        networks = _networks(made, machine, options)
-        if networks:
-            outcome = try_plans(
-                recipe, base, networks, judge, machine,
-                held_out=len(material.held_out), stage=clock.stage, dla=options.dla,
-            )  # fmt: skip
-            shown = outcome.winner or next((c for c in outcome.candidates if c.verdict), None)
-            if shown is not None:
-                final, verdict = shown.attempt, shown.verdict or shown.attempt.verdict
-    assert verdict is not None
-    quantised = made.quantised if final.precision in ("int8", "mixed") else None
-    document: dict[str, Any] = {
+    held_out = len(material.held_out)
+    chosen = choose(recipe, base, made, judge, machine, options, held_out=held_out, stage=clock.stage)
+    document = _document(recipe, options, made, chosen, prepared=prepared, material=material, fingerprint=fingerprint)
+    if not chosen.verdict.passed:
+        document["seconds"] = clock.seconds()
+        raise _refused(chosen, document, store(folder, recipe, options.asked, None, document))
+    artefact = _artefact(recipe, base, options, chosen, document)
+    document["file"] = {"name": artefact.manifest.file, "bytes": len(artefact.content), "fp32_bytes": len(fp32)}
+    document["seconds"] = clock.seconds()
+    path = store(folder, recipe, options.asked, artefact, document)
+    return Built(path, chosen.network.precision, document)
+
+
+def _document(
+    recipe: Recipe,
+    options: Options,
+    made: Attempts,
+    chosen: Chosen,
+    *,
+    prepared: Graph,
+    material: Material,
+    fingerprint: str,
+) -> dict[str, Any]:
+    """The report's JSON, as far as it is known before an engine is written."""
+    network, outcome = chosen.network, chosen.outcome
+    quantised = made.quantised if network.precision in ("int8", "mixed") else None
+    return {
         "format": "edgeface-build-report",
         "version": 1,
         "recipe": recipe.name,
         "target": options.target,
         "asked": options.asked,
-        "precision": final.precision,
-        "passed": verdict.passed,
-        "measured": "the running plan" if outcome and outcome.verified else "the ONNX network",
-        "findings": [asdict(finding) for finding in verdict.findings],
-        "figures": verdict.figures,
-        "int8_share": final.int8_share,
-        "float_layers": final.float_layers,
+        "precision": network.precision,
+        "passed": chosen.verdict.passed,
+        "measured": chosen.measured,
+        "findings": [asdict(finding) for finding in chosen.verdict.findings],
+        "figures": chosen.verdict.figures,
+        "int8_share": network.int8_share,
+        "float_layers": network.float_layers,
         "attempts": [attempt.row() for attempt in made.tried],
         "plans": [candidate.row() for candidate in outcome.candidates] if outcome else [],
         "reason": outcome.reason if outcome else "",
         "candidates": [asdict(c) for c in made.quantised.candidates] if made.quantised else [],
         "sensitivities": [{"layer": name, "gain": gain} for name, gain in made.order],
-        "layers": layer_rows(prepared, quantised, final.graph, made.macs, material.calibration),
+        "layers": layer_rows(prepared, quantised, network.graph, made.macs, material.calibration),
         "pictures": material.facts,
         "versions": versions(),
         "fingerprint": fingerprint,
     }
-    if not verdict.passed:
-        document["seconds"] = clock.seconds()
-        report = store(folder, recipe, options.asked, None, document)
-        worst = "; ".join(f"{f.name} {f.value:.4f}, limit {f.limit:g}" for f in verdict.findings if not f.passed)
-        raise GateError(
-            f"{recipe.name}: {final.precision} fails the recipe's limits: {worst}. No engine was written; "
-            f"the report is {report}"
-        )
-    artefact = _artefact(recipe, base, options, final, document, outcome.winner if outcome else None)
-    document["file"] = {"name": artefact.manifest.file, "bytes": len(artefact.content), "fp32_bytes": len(fp32)}
-    document["seconds"] = clock.seconds()
-    path = store(folder, recipe, options.asked, artefact, document)
-    return Built(path, final.precision, document)
 
 
-def _networks(made: Attempts, machine: Machine, options: Options) -> list[Attempt]:
-    """What to compile: the network that passed; and where plans can be timed and no precision was asked for, FP16."""
-    final = made.tried[-1]
-    assert final.verdict is not None
-    networks = [final] if final.verdict.passed else []
-    return [*networks, made.half()] if options.precision is None and not machine.why_not else networks
+def _refused(chosen: Chosen, document: Mapping[str, Any], report: Path) -> GateError:
+    """What a build that fails its recipe's limits ends with."""
+    failed = [finding for finding in chosen.verdict.findings if not finding.passed]
+    worst = "; ".join(f"{finding.name} {finding.value:.4f}, limit {finding.limit:g}" for finding in failed)
+    return GateError(
+        f"{document['recipe']}: {chosen.network.precision} fails the recipe's limits: {worst}. No engine was written; "
+        f"the report is {report}"
+    )
 
 
 def _artefact(
-    recipe: Recipe,
-    base: Manifest,
-    options: Options,
-    final: Attempt,
-    document: dict[str, Any],
-    winner: Candidate | None,
+    recipe: Recipe, base: Manifest, options: Options, chosen: Chosen, document: dict[str, Any]
 ) -> Artefact:
     """The file that will be written: the ONNX network, or the plan that TensorRT compiled from it."""
+    network, winner = chosen.network, chosen.winner
     facts = {
         "fingerprint": document["fingerprint"],
         "asked": options.precision,
@@ -224,16 +222,16 @@ def _artefact(
         "pictures": document["pictures"],
         "versions": document["versions"],
         "int8_share": document["int8_share"],
-        "float_layers": final.float_layers,
+        "float_layers": network.float_layers,
         "accuracy": {finding["name"]: finding["value"] for finding in document["findings"]},
         "measured": document["measured"],
     }
     if isinstance(recipe.limits, EmbedderLimits):
         most = recipe.limits.threshold_shift
-        base = with_thresholds(base, final.precision, document["figures"], most=most)
+        base = with_thresholds(base, network.precision, document["figures"], most=most)
     if winner is None:
-        content = final.onnx()
-        made = make_manifest(base, recipe, final.precision, "onnxruntime", content, facts, asked=options.asked)
+        content = network.onnx()
+        made = make_manifest(base, recipe, network.precision, "onnxruntime", content, facts, asked=options.asked)
         return Artefact(content, made)
     compiled = winner.compiled
     assert compiled is not None
@@ -269,22 +267,3 @@ def _fingerprint(recipe: Recipe, fp32: bytes, material: Material, options: Optio
         versions(),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-class _Clock:
-    """Passes stages on and keeps the seconds of each."""
-
-    def __init__(self, stage: Stage | None) -> None:
-        self._given = stage
-        self._marks: list[tuple[str, float]] = []
-
-    def stage(self, title: str, steps: int) -> Callable[[int], None]:
-        self._marks.append((title, time.perf_counter()))
-        return self._given(title, steps) if self._given else lambda done: None
-
-    def seconds(self) -> dict[str, float]:
-        ends = [mark[1] for mark in self._marks[1:]] + [time.perf_counter()]
-        total: dict[str, float] = {}
-        for (title, start), end in zip(self._marks, ends, strict=True):
-            total[title] = round(total.get(title, 0.0) + end - start, 2)
-        return total | {"total": round(time.perf_counter() - self._marks[0][1], 2)} if self._marks else {}

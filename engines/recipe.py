@@ -87,9 +87,9 @@ class Recipe:
     card: Mapping[str, Any]
 
     def model_id(self, precision: str = "fp32") -> str:
-        """What a template is stamped with: recipe, precision, and a digest of all that an embedding depends on.
+        """What a template is stamped with: recipe, a digest, and the precision that the file's build was asked for.
 
-        That is the weights and how they are fed: an edited mean or template makes other embeddings.
+        The digest is of the weights and of how they are fed: an edited mean or template makes other embeddings.
         """
         given = self.preprocessing
         fed = [self.source.sha256, self.input_name, self.input_size, given.color, given.mean, given.std]

@@ -55,12 +55,13 @@ def make_manifest(
     """The float32 model's manifest with what is new: file, precision, runtime and how it was built.
 
     Args:
-        precision: of the engine. asked: the precision that it answers to, if it is another.
+        precision: of the engine. asked: the precision that it answers to, if it is another. The model id has that one,
+            too: what a race on time decides must not part a gallery from its engine (docs/decisions/model-id.md).
     """
     digest = hashlib.sha256(content).hexdigest()
     return replace(
         base,
-        model_id=recipe.model_id(precision),
+        model_id=recipe.model_id(asked or precision),
         file=content_name(model_name(recipe.name, asked or precision, runtime), digest),
         sha256=digest,
         size=len(content),

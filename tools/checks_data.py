@@ -70,7 +70,7 @@ def engines(board: Board | None) -> Iterator[Finding]:
         except EdgefaceError as error:
             yield Finding(name, "fault", str(error), rebuild_command(manifest))
         else:
-            yield Finding(name, "good", f"{manifest.model_id}, fits this machine")
+            yield Finding(name, "good", f"{manifest.model_id}, computes in {manifest.precision}, fits this machine")
 
 
 def _check_fit(path: Path) -> None:

@@ -94,9 +94,10 @@ def pairs(
     ):
         finder, embedder = Detector(detecting, max_side_px=max_side_px), Embedder(embedding)
         done = embed_photos(paths, finder, embedder, resume=not fresh, progress=progress)
-        runtime, model_id = embedding.description, embedder.model_id
+        runtime, manifest = embedding.description, embedding.manifest
     result = {
-        "model": model_id,
+        "model": manifest.model_id,
+        "precision": manifest.precision,
         "runtime": runtime,
         **protocol.score(listed, photos, done.embeddings),
         "photos": len(photos),
@@ -153,7 +154,7 @@ def _keeping(file: Path) -> Iterator[None]:
 
 
 def _show(result: dict[str, Any]) -> None:
-    click.echo(f"{result['model']} on {result['runtime']}")
+    click.echo(f"{result['model']} computing in {result['precision']} on {result['runtime']}")
     click.echo(f"accuracy {result['accuracy_mean']:.2f} % +- {result['accuracy_std']:.2f}")
     rank1 = result["rank1"]
     click.echo(f"rank-1 identification {'-' if rank1 is None else f'{rank1:.4f}'}")

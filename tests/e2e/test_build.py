@@ -118,7 +118,7 @@ def test_min_max_of_strong_outliers_grows_the_mixed_plan(bench: Bench, monkeypat
     assert built.path.name == "made.int8.onnx", "under the name that was asked for"
     with load_engine(built.path) as engine:
         assert engine.manifest.precision == "mixed"
-        assert engine.manifest.model_id == bench.recipe.model_id("mixed")
+        assert engine.manifest.model_id == bench.recipe.model_id("int8"), "what was asked for"
     assert built.document["float_layers"][0] == "conv_4"
     assert len(built.document["float_layers"]) <= 2
     assert not built.document["attempts"][0]["passed"]

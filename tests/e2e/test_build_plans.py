@@ -99,7 +99,7 @@ def test_fp16_that_is_faster_wins_and_stands_for_int8(
     engine, choice = choose("made", precision="int8", runtime="tensorrt")
     engine.close()
     assert choice.reason == "asked for; the build for int8 gave fp16"
-    assert engine.manifest.model_id == bench.recipe.model_id("fp16")
+    assert engine.manifest.model_id == bench.recipe.model_id("int8"), "galleries of an INT8 plan stay"
     assert [layer["precision"] for layer in built.document["compiled_layers"]] == ["fp16"] * 5
 
 

@@ -172,7 +172,7 @@ def test_a_customers_embedder_works_by_its_recipe_alone(
     ran = cli(*tiny, "--recipe", customer, "--json")
     assert ran.code == 0, ran.err
     result = json.loads(ran.out)
-    assert result["model"] == load_recipe(customer).model_id()
+    assert (result["model"], result["precision"]) == (load_recipe(customer).model_id(), "fp32")
     assert (result["accuracy_mean"], result["rank1"], result["failures_to_detect"]) == (100.0, 1.0, 0)
     assert load_recipe(customer).max_batch == 1
     for embedder in ("customer", model_path("customer")):

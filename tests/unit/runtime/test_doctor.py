@@ -203,7 +203,7 @@ def test_an_engine_is_named_once_though_its_bytes_have_a_file_of_their_own(board
     content = path.rename(path.with_name(content_name(path.name, manifest.sha256)))
     manifest_path(path).write_text(replace(manifest, file=content.name).to_json())
     _, findings = board.see()
-    assert findings["engine made.int8.plan"]["says"].endswith("fits this machine")
+    assert findings["engine made.int8.plan"]["says"] == "tones@0/fp32, computes in fp32, fits this machine"
     assert f"engine {content.name}" not in findings
     content.unlink()
     assert f"{content.name}: no such model file" in board.see()[1]["engine made.int8.plan"]["says"]
