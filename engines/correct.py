@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from edgeface.engines.session import BATCH, pad
+from edgeface.engines.session import BATCH, cut, pad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,12 +44,14 @@ def correct_biases(
     """
     added: dict[str, Array] = {}
     fixed = graph.inputs[0].type.tensor_type.shape.dim[0].dim_value
-    parts: list[Array] = [tensors[at : at + (fixed or BATCH)] for at in range(0, len(tensors), fixed or BATCH)]
+    batch = fixed or BATCH
+    parts: list[Array] = [tensors[at : at + batch] for at in range(0, len(tensors), batch)]
     # The means are of all pictures, and so must be what they are compared with: a batch left out would go as
     # "error" into the biases.
-    real = len(parts[-1]) if fixed else None
+    count = len(parts[-1])
     if fixed:
         parts[-1] = pad(parts[-1], fixed)
+    ran = len(parts[-1])
     held = {graph.input_name: parts}
     remaining = {name: len(graph.readers(name)) for node in graph.nodes for name in node.input if name}
     for node in list(graph.nodes):
@@ -58,7 +60,7 @@ def correct_biases(
         results = _run(graph, node, held)
         name = node.output[0]
         if name in means and node.op_type in ("Conv", "Gemm"):
-            shift = means[name] - _channel_means([*results[0][:-1], results[0][-1][:real]])
+            shift = means[name] - _channel_means([*results[0][:-1], cut(results[0][-1], count, ran)])
             _add_bias(graph, node, shift)
             added[name] = shift
             shape = (1, -1, *[1] * (results[0][0].ndim - 2))

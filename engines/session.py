@@ -55,6 +55,13 @@ def pad(part: Array, batch: int) -> Array:
     return np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
 
 
+def cut(value: Any, count: int, batch: int) -> Any:
+    """What the first `count` pictures of a batch gave. A picture may give several rows, one for each token, say."""
+    if value.ndim and len(value) % batch == 0:
+        return value[: len(value) // batch * count]
+    return value  # inside a network a tensor may have something else than pictures in front
+
+
 class Runner:
     """A graph made ready to run over many pictures.
 
@@ -79,15 +86,14 @@ class Runner:
         for start in range(0, len(tensors), self.batch):
             part = tensors[start : start + self.batch]
             count = len(part)
-            padded = self._fixed and count < self.batch
-            if padded:
-                part = pad(part, self.batch)
+            batch = self.batch if self._fixed else count
+            if count < batch:
+                part = pad(part, batch)
             try:
                 values = self._session.run(self._wanted, {self._input: part})
             except Exception as error:
                 raise BuildError(f"onnxruntime failed while it ran the network: {str(error)[:400]}") from error
-            # Only a padded batch is cut: tensors inside may have something else than pictures in front.
-            yield {name: value[:count] if padded else value for name, value in zip(self._wanted, values, strict=True)}
+            yield {name: cut(value, count, batch) for name, value in zip(self._wanted, values, strict=True)}
             if tick is not None:
                 tick(count)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from edgeface.engines import qdq
+from edgeface.engines.correct import correct_biases
 from edgeface.engines.equalize import equalize
 from edgeface.engines.graph import Graph
 from edgeface.engines.halve import halve
@@ -122,6 +123,23 @@ def test_bias_correction_takes_the_mean_error_out(
     want = Runner(equal).run(some)["out"]
     errors = [np.abs((Runner(g).run(some)["out"] - want).mean(axis=0)).max() for g in (plain, corrected)]
     assert errors[1] < 1e-3 * np.abs(want).max() < errors[0]
+
+
+@pytest.mark.parametrize(("count", "batch"), [(3, 1), (4, 2), (3, 2), (3, 8)])
+def test_rows_of_tokens_are_counted_as_their_pictures_are(maker: Any, count: int, batch: int) -> None:
+    """A Gemm behind a Reshape has a row for each token: what nothing was quantised of has nothing to be corrected."""
+    make = maker(size=8)
+    x = make.node("Transpose", make.conv("in", 3, 12), perm=[0, 2, 3, 1])
+    graph = Graph(make.model(make.gemm(make.node("Reshape", x, make.constant(np.array([-1, 12]))), 12, 5), rank=2))
+    some = np.random.default_rng(4).normal(size=(count, 3, 8, 8)).astype(np.float32)
+    want = Runner(graph).run(some)["out"]
+    graph.inputs[0].type.tensor_type.shape.dim[0].dim_value = batch
+    got = Runner(graph).run(some)["out"]
+    assert got.shape == want.shape == (count * 64, 5)
+    assert np.allclose(got, want, atol=1e-5)
+    means = {node.output[0]: collect(graph, some, [node.output[0]])[node.output[0]].means for node in graph.weighted()}
+    for shift in correct_biases(graph, some, means).values():
+        assert np.abs(shift).max() < 1e-5
 
 
 def test_the_half_precision_network_keeps_the_integers(quantised: tuple[Graph, Graph], pictures: Any) -> None:
