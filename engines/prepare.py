@@ -78,12 +78,13 @@ def check_same(graph: Graph, prepared: Graph, tensors: Tensors) -> None:
     """Hold a prepared network against the original: what changed it must not pass for quantisation's error.
 
     Raises:
-        ModelError: an output differs by more than a thousandth of its largest value.
+        ModelError: an output differs by more than a thousandth of its largest value, or is not finite.
     """
     for name, want in Runner(graph).run(tensors).items():
         got = Runner(prepared, outputs=[name]).run(tensors)[name]
-        off, largest = float(np.abs(got - want).max()), float(np.abs(want).max())
-        if off > 1e-3 * largest:
+        with np.errstate(invalid="ignore"):  # infinity from infinity
+            off, largest = float(np.abs(got - want).max()), float(np.abs(want).max())
+        if not off <= 1e-3 * largest < np.inf:  # so that NaN does not pass
             raise ModelError(
                 f"{graph.name}: output {name!r} changes by {off:.3g} of {largest:.3g} when it is brought from opset "
                 f"{graph.opset} to {prepared.opset}; export it again with opset_version=17"

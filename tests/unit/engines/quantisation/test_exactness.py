@@ -66,6 +66,20 @@ def test_other_operator_sets(maker: Any) -> None:
         prepare(network("BatchNormalization", *["ones"] * 4, opset=7, spatial=0))
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_what_is_not_finite_is_not_the_same(
+    network: Callable[..., Graph], pictures: Any, wrong: float, side: str
+) -> None:
+    graph = network()
+    prepared = prepare(graph)
+    spoilt = graph if side == "before" else prepared
+    bias = next(node.input[2] for node in reversed(spoilt.nodes) if node.op_type == "Gemm")
+    spoilt.constants[bias] = np.full_like(spoilt.constants[bias], wrong)
+    with pytest.raises(ModelError, match=r"'out' changes by (nan|inf) of"):
+        check_same(graph, prepared, pictures.astype(np.float32))
+
+
 @pytest.mark.parametrize("strength", [0.5, 0.8, 1.0])
 @pytest.mark.parametrize("clips", [True, False])
 def test_equalisation_is_exact(network: Callable[..., Graph], pictures: Any, strength: float, clips: bool) -> None:
