@@ -143,14 +143,17 @@ FOLDED = ("build", "input_name", "input_size", "max_batch", "outputs", "dimensio
 def _stamp_anew(recipe: Recipe) -> bool:
     """Bring the manifest of a stored model up to an edited recipe where the file itself stays: no index is needed."""
     path = model_path(recipe.name)
-    try:
-        stored, _ = _read(path)
-    except ModelError:
+    if not path.parent.exists():
         return False
-    manifest = _stamped(recipe, stored)
-    if any(getattr(manifest, name) != getattr(stored, name) for name in FOLDED):
-        return False
-    with _storing(path, manifest.size):
+    # Locked from the first look on: a fetch in between would be undone, and its bytes be without a manifest.
+    with _storing(path, "its manifest"), locked(path.parent):
+        try:
+            stored, _ = _read(path)
+        except ModelError:
+            return False
+        manifest = _stamped(recipe, stored)
+        if any(getattr(manifest, name) != getattr(stored, name) for name in FOLDED):
+            return False
         write_atomically(manifest_path(path), manifest.to_json().encode())
     return True
 
@@ -159,7 +162,7 @@ def _store(recipe: Recipe, content: bytes) -> Path:
     """Store a model under its own name; where other bytes stand under that name, exchange them in one step."""
     path = model_path(recipe.name)
     digest = hashlib.sha256(content).hexdigest()
-    with _storing(path, len(content)):
+    with _storing(path, f"the model ({len(content) >> 20} MiB)"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.parent) as handle:
             sweep(path.parent, handle, recipe.name)
@@ -212,12 +215,12 @@ def _manifest(recipe: Recipe, file: str, sha256: str, size: int) -> Manifest:
 
 
 @contextmanager
-def _storing(path: Path, size: int) -> Iterator[None]:
+def _storing(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise ModelFetchError(
-            f"{path}: cannot store the model ({size >> 20} MiB): {error}; "
+            f"{path}: cannot store {what}: {error}; "
             "free space or set EDGEFACE_HOME to another folder"
         ) from error
 

@@ -189,6 +189,29 @@ def test_a_recipe_that_was_edited_takes_effect(
     assert models.state(edited).state == "stored"
 
 
+def test_an_edited_recipe_does_not_undo_a_fetch(
+    published: Any, empty_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process replaces the model just when the manifest of an edited recipe is about to be written."""
+    old, new = version(published, 1), version(published, 2)
+    path = models._store(published.recipe, old)
+    edited = replace(published.recipe, licence="other")
+    other = threading.Thread(target=models._store, args=(edited, new))
+
+    def write(place: Path, content: bytes) -> None:
+        if threading.current_thread() is not other and not other.ident:
+            other.start()
+            other.join(0.5)  # it waits for this one, which holds the folder
+        write_atomically(place, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(models, "write_atomically", write)
+        assert models._stamp_anew(edited)
+        other.join()
+    assert version_of(path, published) == 2
+    assert models.state(edited).state == "stored"
+
+
 def test_two_processes_at_once_both_end_well(published: Any, index: Path, empty_home: Path) -> None:
     command = [sys.executable, "-m", "edgeface.tools", "models", "fetch", str(published.recipe.path)]
     running = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
