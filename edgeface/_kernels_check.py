@@ -51,8 +51,11 @@ def array(
     return value
 
 
-def frame_size(frame: object, pixel_format: str) -> tuple[int, int]:
-    """Height and width in pixels of a frame that the kernels accept; InputError otherwise."""
+def frame_size(frame: object, pixel_format: str, *, packed: bool = True) -> tuple[int, int]:
+    """Height and width in pixels of a frame that the kernels accept; InputError otherwise.
+
+    Without `packed` its pixels may lie anywhere in memory: the caller brings them together.
+    """
     if pixel_format not in PIXEL_FORMATS:
         choice("pixel_format", pixel_format, tuple(PIXEL_FORMATS))
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
@@ -73,8 +76,8 @@ def frame_size(frame: object, pixel_format: str) -> tuple[int, int]:
         raise InputError(f"frame: expected an even width for yuyv, got {frame.shape}")
     if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
         raise InputError(f"frame: expected sides of 1 to {MAX_SIDE_PX} pixels, got {frame.shape}")
-    packed = (width == 1 or frame.strides[1] == max(channels, 1)) and (not channels or frame.strides[2] == 1)
-    if not packed:
+    together = (width == 1 or frame.strides[1] == max(channels, 1)) and (not channels or frame.strides[2] == 1)
+    if packed and not together:
         raise InputError(
             f"frame: expected the pixels of a row side by side in memory, got strides {frame.strides}; "
             "use numpy.ascontiguousarray (for a reversed channel axis: pixel_format='rgb')"

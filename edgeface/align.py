@@ -8,8 +8,9 @@ import numpy as np
 
 from edgeface import kernels
 from edgeface.errors import InputError
-from edgeface.frames import check_frame, check_landmarks
+from edgeface.frames import check_landmarks
 from edgeface.manifest import ARCFACE_112
+from edgeface.runtime.frame import HeldFrame
 
 if TYPE_CHECKING:
     from edgeface.types import ByteArray
@@ -38,7 +39,6 @@ def align_faces(frame: Any, landmarks: Any, *, size_px: int = 112, pixel_format:
     template = np.array(ARCFACE_112, np.float32) * np.float32(size_px / 112)
     crops = np.empty((len(points), size_px, size_px, 3), np.uint8)
     tensor = np.empty((len(points), 3, size_px, size_px), np.float32)
-    if pixel_format == "bgr":
-        frame = check_frame(frame)
-    kernels.align(frame, points, template, tensor, crops=crops, pixel_format=pixel_format)
+    with HeldFrame(frame, pixel_format=pixel_format) as held:
+        kernels.align(held.image, points, template, tensor, crops=crops, pixel_format=pixel_format)
     return crops

@@ -76,19 +76,21 @@ class Embedder:
             return self.run(self.prepare(held, landmarks))
 
     @overload
-    def prepare(self, frame: HeldFrame, landmarks: Any) -> FloatArray | Align: ...
+    def prepare(self, frame: HeldFrame, landmarks: Any, *, pixel_format: str = "bgr") -> FloatArray | Align: ...
 
     @overload
-    def prepare(self, frame: Any, landmarks: Any) -> FloatArray: ...
+    def prepare(self, frame: Any, landmarks: Any, *, pixel_format: str = "bgr") -> FloatArray: ...
 
-    def prepare(self, frame: Any, landmarks: Any) -> FloatArray | Align:
+    def prepare(self, frame: Any, landmarks: Any, *, pixel_format: str = "bgr") -> FloatArray | Align:
         """The network's input for some faces: (N, 3, H, W) float32, aligned and scaled as the manifest says.
+
+        Arguments and InputError as of `embed`.
 
         Of a `HeldFrame` and an engine that prepares frames itself: the work for that engine, undone as yet.
         """
         size = self.engine.manifest.input_size
         assert size is not None  # held by the manifest's reader
-        held = frame if isinstance(frame, HeldFrame) else HeldFrame(frame)
+        held = frame if isinstance(frame, HeldFrame) else HeldFrame(frame, pixel_format=pixel_format)
         work = Align(held, check_landmarks(landmarks), self._template, size)
         return work if held is frame and prepares_frames(self.engine) else self._on_cpu(work)
 

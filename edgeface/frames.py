@@ -62,9 +62,20 @@ def check_frame(frame: Any) -> ByteArray:
     if not (MIN_PX <= height <= MAX_PX and MIN_PX <= width <= MAX_PX):
         hint = "; shrink it first" if max(height, width) > MAX_PX else ""
         raise InputError(f"frame: expected {EXPECTED}, got {got}{hint}")
-    if frame.strides[2] != 1 or frame.strides[1] != 3 or frame.strides[0] < 0:
-        return np.ascontiguousarray(frame)
-    return frame
+    return packed(frame)
+
+
+def packed(frame: ByteArray) -> ByteArray:
+    """The frame, (H, W) or (H, W, C), or a copy where pixels do not lie together in memory or rows run upwards."""
+    pixel = (1,) if frame.ndim == 2 else (frame.shape[2], 1)
+    return frame if frame.strides[1:] == pixel and frame.strides[0] >= 0 else np.ascontiguousarray(frame)
+
+
+def check_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a frame of any pixel format. Raises InputError."""
+    if not (min(size) >= MIN_PX and max(size) <= MAX_PX):
+        raise InputError(f"frame: expected a picture with sides of {MIN_PX} to {MAX_PX} px, got {size[0]} x {size[1]}")
+    return size
 
 
 def check_landmarks(landmarks: Any) -> FloatArray:

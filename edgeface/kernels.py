@@ -41,9 +41,12 @@ except ModuleNotFoundError as error:
 TEMPLATE_SCALE = 0.5 / 127
 
 
-def frame_size(frame: Array, *, pixel_format: str = "bgr") -> tuple[int, int]:
-    """Height and width in pixels of a frame; InputError when the kernels cannot read it (see `letterbox`)."""
-    return check.frame_size(frame, pixel_format)
+def frame_size(frame: Array, *, pixel_format: str = "bgr", packed: bool = True) -> tuple[int, int]:
+    """Height and width in pixels of a frame; InputError when the kernels cannot read it (see `letterbox`).
+
+    Without `packed` the pixels of a row need not lie side by side yet.
+    """
+    return check.frame_size(frame, pixel_format, packed=packed)
 
 
 def letterbox(

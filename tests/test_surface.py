@@ -20,7 +20,7 @@ Embedder(engine, *, max_batch=None)
 Embedder.dimension
 Embedder.embed(self, frame, landmarks, *, pixel_format='bgr')
 Embedder.model_id
-Embedder.prepare(self, frame, landmarks)
+Embedder.prepare(self, frame, landmarks, *, pixel_format='bgr')
 Embedder.run(self, tensor)
 Engine.close(self)
 Engine.run(self, tensor)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeface import kernels
-from edgeface.frames import check_frame
+from edgeface.frames import check_frame, check_size, packed
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -35,7 +35,8 @@ class HeldFrame:
     """A checked frame, with the copy that a GPU may have of it: so it crosses once for detection and alignment.
 
     Args:
-        image: (H, W, 3) uint8 BGR, or another array that `pixel_format` describes. It must not change while held.
+        image: (H, W, 3) uint8 BGR, or another array that `pixel_format` describes, of a picture with sides of 32 to
+            8192 px. It must not change while held. Copied where its pixels do not lie together in memory.
         pixel_format: as `edgeface.kernels.letterbox` takes them.
 
     Raises:
@@ -49,9 +50,12 @@ class HeldFrame:
 
     def __init__(self, image: Any, *, pixel_format: str = "bgr") -> None:
         self.copy: Copy | None = None
-        self.image: ByteArray = check_frame(image) if pixel_format == "bgr" else image
+        if pixel_format == "bgr":
+            image = check_frame(image)  # its messages know what usually went wrong
+        # Before a copy is made: an array can claim any size.
+        self.size: Size = check_size(kernels.frame_size(image, pixel_format=pixel_format, packed=False))
+        self.image: ByteArray = packed(image)
         self.pixel_format = pixel_format
-        self.size: Size = kernels.frame_size(self.image, pixel_format=pixel_format)
 
     def release(self) -> None:
         """Give back the copy's memory. Twice is harmless."""

@@ -67,6 +67,13 @@ def test_the_input_is_the_aligned_crop_as_the_manifest_wants_it(embedder_manifes
         assert np.abs(tensor[0] - expected).max() < step
 
 
+def test_the_input_of_another_pixel_format(tone_embedder: Callable[..., FakeEngine]) -> None:
+    embedder = Embedder(tone_embedder())
+    tensor = embedder.prepare(FRAME[:, :, ::-1], FACES, pixel_format="rgb")
+    assert np.array_equal(tensor, embedder.prepare(FRAME, FACES))
+    assert np.array_equal(embedder.run(tensor), embedder.embed(FRAME[:, :, ::-1], FACES, pixel_format="rgb"))
+
+
 def test_an_input_that_is_not_square_keeps_the_manifests_template(embedder_manifest: Callable[..., Manifest]) -> None:
     template = tuple((x * 96 / 112, y) for x, y in ARCFACE_112)
     engine = FakeEngine(embedder_manifest(input_size=(112, 96), template=template), lambda _: {})

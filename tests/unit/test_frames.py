@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from edgeface import align_faces
 from edgeface.errors import InputError
 from edgeface.frames import check_frame, check_landmarks
+from edgeface.manifest import ARCFACE_112
+from edgeface.runtime.frame import HeldFrame
 
 FRAME = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
 
@@ -73,6 +77,39 @@ def test_any_strides_give_the_same_pixels(view: np.ndarray[Any, np.dtype[np.uint
     assert np.array_equal(checked, view)
     assert checked.strides[1:] == (3, 1)
     assert checked.strides[0] > 0
+
+
+OTHERS: dict[str, Callable[[int, int], tuple[int, ...]]] = {
+    "rgb": lambda height, width: (height, width, 3),
+    "bgra": lambda height, width: (height, width, 4),
+    "gray": lambda height, width: (height, width),
+    "nv12": lambda height, width: (height * 3 // 2, width),
+    "i420": lambda height, width: (height * 3 // 2, width),
+    "yuyv": lambda height, width: (height, width, 2),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("size", [(8, 8), (30, 64), (9000, 40), (64, 8194), (32766, 32766)])
+def test_the_limits_of_a_frame_hold_for_every_format(name: str, size: tuple[int, int]) -> None:
+    shape = OTHERS[name](*size)
+    with pytest.raises(InputError, match=f"sides of 32 to 8192 px, got {size[0]} x {size[1]}"):
+        HeldFrame(np.broadcast_to(np.uint8(0), shape), pixel_format=name)
+    assert HeldFrame(np.zeros(OTHERS[name](32, 8192), np.uint8), pixel_format=name).size == (32, 8192)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_any_strides_do_in_every_format(name: str) -> None:
+    frame = np.random.default_rng(3).integers(0, 256, OTHERS[name](48, 64)).astype(np.uint8)
+    wide = np.repeat(frame, 2, axis=1)
+    for view in (frame[::-1], frame[:, ::-1], frame[..., ::-1], wide[:, ::2], np.asfortranarray(frame)):
+        held = HeldFrame(view, pixel_format=name)
+        assert np.array_equal(held.image, view)
+        assert held.image.flags.c_contiguous
+    assert HeldFrame(frame, pixel_format=name).image is frame
+    mirrored = frame[:, ::-1]
+    crops = align_faces(mirrored, ARCFACE_112, pixel_format=name)
+    assert np.array_equal(crops, align_faces(mirrored.copy(), ARCFACE_112, pixel_format=name))
 
 
 def test_read_only_frames_are_frames() -> None:
