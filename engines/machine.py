@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeface.errors import EdgefaceError, MissingDependencyError
+from edgeface.errors import EdgefaceError
 from edgeface.runtime.board import read_board
 from edgeface.runtime.cuda import gpu_facts, import_pycuda
-from edgeface.runtime.tensorrt import PACKAGES
-from edgeface.runtime.tensorrt import import_tensorrt as import_runtime
+from edgeface.runtime.tensorrt import import_tensorrt
 from edgeface.runtime.tensorrt_checks import UNKNOWN_DEVICE
 
 if TYPE_CHECKING:
     from edgeface.runtime.board import Board
     from edgeface.runtime.cuda import GpuFacts
 
-INSTALL = {
-    "tensorrt": "it is a system package of JetPack: make the environment with `python3 -m venv --system-site-packages`",
-    "tensorrt-rtx": "install tensorrt_rtx_cu13_libs and tensorrt_rtx_cu13_bindings",
-}
 #: Desktop generations that TensorRT-RTX compiles for on a machine without a driver: Ampere, Ada, Blackwell.
 RTX_TARGETS = ("SM80", "SM86", "SM89", "SM120")
 
@@ -80,21 +74,9 @@ def find_machine(target: str) -> Machine:
     gpu, why_not = None, ""
     try:
         gpu = gpu_facts(import_pycuda())
-        import_runtime(target)
     except EdgefaceError as error:
         why_not = str(error)
     return Machine(target, trt, gpu, read_board(), driver_version(), why_not)
-
-
-def import_tensorrt(target: str) -> Any:
-    """The module of a target. Raises MissingDependencyError."""
-    reason = ""
-    for name in PACKAGES[target]:
-        try:
-            return importlib.import_module(name)
-        except ImportError as error:
-            reason = str(error)
-    raise MissingDependencyError(f"--target {target} needs {PACKAGES[target][0]} ({reason}); {INSTALL[target]}")
 
 
 def driver_version() -> int:

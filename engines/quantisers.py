@@ -18,10 +18,10 @@ import onnx
 from edgeface.engines import qdq
 from edgeface.engines.compare_layers import layers_of
 from edgeface.engines.graph import Graph
-from edgeface.engines.machine import import_tensorrt
 from edgeface.engines.session import Runner
 from edgeface.engines.tensorrt_builder import parser_errors
 from edgeface.errors import BuildError, MissingDependencyError
+from edgeface.runtime.tensorrt import import_tensorrt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from edgeface.contents import content_path
 from edgeface.errors import ConfigurationError, ModelIntegrityError, ModelNotFoundError
 from edgeface.manifest import Manifest, check_file, read_manifest
+from edgeface.runtime.options import check_options
 
 if TYPE_CHECKING:
     import os
@@ -122,6 +123,7 @@ def load_engine(
         graphs: whether a TensorRT engine records runs into CUDA graphs: ``off``, ``on`` or ``auto``.
 
     Raises:
+        InputError: an option is out of range, whatever the model runs on.
         ModelNotFoundError: the file or its manifest is absent.
         ModelIntegrityError: the file is not the one that the manifest describes.
         RecipeError: the manifest is malformed.
@@ -130,6 +132,9 @@ def load_engine(
         MissingDependencyError: the runtime's package, the driver or the GPU is not there.
         EngineError: the GPU has not enough memory, or its context was lost.
     """
+    check_options(
+        threads=threads, workers=workers, memory=memory, prepare=prepare, frame_size=frame_size, graphs=graphs
+    )
     file = Path(path)
     while True:
         manifest = read_manifest(file)
@@ -154,8 +159,8 @@ def _load(file: Path, manifest: Manifest, threads: int | None, **gpu_options: An
         ):
             if gpu_options[option] == asked:
                 raise ConfigurationError(
-                    f"{manifest.name}: only a TensorRT engine {does}, and {file} is a model for onnxruntime; leave "
-                    f"`{option}` at 'auto', or build an engine"
+                    f"{manifest.name}: only a TensorRT engine {does}, and {file} is a model for onnxruntime; omit "
+                    f"`{option}`, or build an engine"
                 )
         from edgeface.runtime.onnxrt import OnnxRuntimeEngine
 

@@ -10,7 +10,6 @@ from edgeface.errors import (
     ClosedError,
     EngineIncompatibleError,
     InferenceError,
-    InputError,
     MissingDependencyError,
     install_extra,
 )
@@ -48,8 +47,6 @@ class OnnxRuntimeEngine:
             ) from error
         if threads is None:
             threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
-        if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 256:
-            raise InputError(f"threads: expected a whole number from 1 to 256, got {threads!r}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -35,7 +35,7 @@ from edgeface.runtime.tensor import check_tensor
 from edgeface.runtime.tensorrt_checks import check_engine, rebuild_command
 from edgeface.runtime.tensorrt_log import TensorRtLog
 from edgeface.runtime.tensorrt_slot import Signature, Slot
-from edgeface.runtime.tensorrt_trials import check_options, choose_graphs, choose_memory, choose_preparation
+from edgeface.runtime.tensorrt_trials import choose_graphs, choose_memory, choose_preparation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,11 +62,13 @@ def import_tensorrt(runtime: str) -> Any:
     Raises:
         MissingDependencyError: it is not installed, or cannot be loaded.
     """
+    failed: list[tuple[bool, str, Exception]] = []
     for package in PACKAGES[runtime]:
         try:
             return importlib.import_module(package)
         except (ImportError, OSError) as error:  # OSError: the bindings are there, a library of theirs is not
-            cause = error
+            failed.append((isinstance(error, ModuleNotFoundError) and error.name == package, package, error))
+    _, package, cause = min(failed, key=lambda one: one[0])  # what is there and broken, before what is not there
     mend = (
         "it is a part of JetPack: make the virtual environment with --system-site-packages (`jetson/setup.sh` does)"
         if runtime == "tensorrt"
@@ -94,7 +96,6 @@ class TensorRtEngine:
             cuda-bindings is installed and the network can be recorded.
 
     Raises:
-        InputError: an option is out of range.
         MissingDependencyError: TensorRT, pycuda, the driver or a GPU is absent.
         EngineIncompatibleError: the engine was built for something else.
         ModelIntegrityError: the file is not the manifest's.
@@ -120,7 +121,6 @@ class TensorRtEngine:
         frame_size: Size = (1080, 1920),
         graphs: str = "off",
     ) -> None:
-        check_options(workers=workers, memory=memory, prepare=prepare, frame_size=frame_size, graphs=graphs)
         trt = import_tensorrt(manifest.runtime)
         version = str(trt.__version__)
         check_engine(path, manifest, version=version)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeface.errors import ConfigurationError, EngineError, InputError, MissingDependencyError
-from edgeface.frames import MAX_PX, MIN_PX
+from edgeface.errors import ConfigurationError, EngineError, MissingDependencyError
 from edgeface.runtime.cuda import BUFFERS, explain
 from edgeface.runtime.cuda_graphs import import_bindings
 from edgeface.runtime.cuda_kernels import Kernels
@@ -30,29 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MEMORY = ("auto", *sorted(BUFFERS))
-PREPARE = ("auto", "cpu", "gpu")
-GRAPHS = ("auto", "off", "on")
 TRIALS = 20  # runs of each side: about 0.1 s of a load
 WARM_UP = 3
 TRIAL_FACES = 4  # in the frame on which an embedder's preparation is measured
-
-
-def check_options(*, workers: int, memory: str, prepare: str, frame_size: Size, graphs: str) -> None:
-    """Refuse an option that is out of range. Raises InputError."""
-    if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 16:
-        raise InputError(f"workers: expected a whole number from 1 to 16, got {workers!r}")
-    if memory not in MEMORY:
-        raise InputError(f"memory: expected one of {', '.join(MEMORY)}, got {memory!r}")
-    if prepare not in PREPARE:
-        raise InputError(f"prepare: expected one of {', '.join(PREPARE)}, got {prepare!r}")
-    if graphs not in GRAPHS:
-        raise InputError(f"graphs: expected one of {', '.join(GRAPHS)}, got {graphs!r}")
-    sides = tuple(frame_size) if isinstance(frame_size, (tuple, list)) else ()
-    if len(sides) != 2 or not all(isinstance(side, int) and MIN_PX <= side <= MAX_PX for side in sides):
-        raise InputError(
-            f"frame_size: expected (height, width), whole numbers from {MIN_PX} to {MAX_PX} px, got {frame_size!r}"
-        )
 
 
 def medians_ms(*sides: Callable[[], object]) -> list[float]:

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from edgeface import load_engine
 from edgeface.errors import (
     ClosedError,
+    ConfigurationError,
     EngineIncompatibleError,
     InferenceError,
     InputError,
@@ -96,6 +97,19 @@ def test_int8_accuracy_and_threads_are_set(monkeypatch: pytest.MonkeyPatch, tiny
     assert options.get_session_config_entry("session.x64quantprecision") == "1"
     assert options.intra_op_num_threads == 2
     assert providers == ["CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"graphs": "maybe"}, {"graphs": None}, {"prepare": "x"}, {"memory": "fast"}, {"frame_size": "x"},
+     {"frame_size": (10, 10)}, {"workers": 0}],
+)  # fmt: skip
+def test_options_of_a_gpu_are_checked_without_one(options: dict[str, Any], stored: Path) -> None:
+    """A service that was tried on a CPU must not fail on the board for a word."""
+    with pytest.raises(InputError, match=f"{next(iter(options))}: expected"):
+        load_engine(stored, **options)
+    with pytest.raises(ConfigurationError, match=r"records runs into CUDA graphs, .*; omit `graphs`, or build"):
+        load_engine(stored, graphs="on")
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])

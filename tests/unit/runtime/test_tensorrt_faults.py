@@ -12,6 +12,7 @@ import pytest
 from fake_jetson import BUILD, Jetson, tones
 from fake_tensorrt import FakeTensorRt, engine_file
 
+from edgeface.engines.machine import find_machine
 from edgeface.errors import (
     EdgefaceError,
     EngineError,
@@ -22,6 +23,7 @@ from edgeface.errors import (
 )
 from edgeface.manifest import manifest_path
 from edgeface.runtime import cuda, load_engine
+from edgeface.runtime.tensorrt import PACKAGES, import_tensorrt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -286,6 +288,21 @@ def test_no_tensorrt(jetson: Jetson, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(MissingDependencyError, match=r"package tensorrt cannot be imported .*--system-site-packages"):
         jetson.load()
+
+
+@pytest.mark.parametrize("broken", ["raise OSError('libnvinfer.so.1: no such file')", "import libs_of_tensorrt"])
+def test_a_broken_package_is_told_before_an_absent_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: str
+) -> None:
+    for name in PACKAGES["tensorrt-rtx"]:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
+    monkeypatch.setitem(sys.modules, "libs_of_tensorrt", None)
+    (tmp_path / "tensorrt_rtx.py").write_text(broken)
+    monkeypatch.syspath_prepend(tmp_path)
+    for ask in (import_tensorrt, find_machine):  # who runs engines, and who builds them
+        with pytest.raises(MissingDependencyError, match=r"package tensorrt_rtx cannot be imported \(.*lib"):
+            ask("tensorrt-rtx")
 
 
 def test_no_pycuda(jetson: Jetson, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,7 +179,7 @@ def test_versions_without_dla_are_told(
 
 def test_without_tensorrt_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(MissingDependencyError, match=r"system package of JetPack.*--system-site-packages"):
+    with pytest.raises(MissingDependencyError, match=r"a part of JetPack.*--system-site-packages"):
         find_machine("tensorrt")
 
 
