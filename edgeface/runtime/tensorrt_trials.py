@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeface.errors import ConfigurationError, EngineError, MissingDependencyError
+from edgeface.errors import ConfigurationError, EngineError, InferenceError, MissingDependencyError
 from edgeface.runtime.cuda import BUFFERS, explain
 from edgeface.runtime.cuda_graphs import import_bindings
 from edgeface.runtime.cuda_kernels import Kernels
@@ -49,17 +49,34 @@ def medians_ms(*sides: Callable[[], object]) -> list[float]:
 def choose_memory(
     asked: str, gpu: Gpu, make_slot: Callable[[str], Slot], largest: tuple[int, ...]
 ) -> tuple[str, str]:
-    """Kind of memory, and why. Measured on the largest batch, in turn: a board's GPU has just begun to clock up."""
+    """Kind of memory, and why. Measured on the largest batch, in turn: a board's GPU has just begun to clock up.
+
+    Both kinds are held for that. Where there is room for one only, that one it is, unmeasured.
+
+    Raises:
+        EngineError: there is room for none; CUDA's own errors pass through.
+    """
     if asked != "auto":
         return asked, "asked for"
     if not gpu.facts.integrated:
         return "copied", "the GPU has memory of its own"
     tensor = np.zeros(largest, np.float32)
+    kinds, lacking = sorted(BUFFERS), ""
     with ExitStack() as opened:
         slots: dict[str, Slot] = {}
-        for kind in sorted(BUFFERS):
-            slots[kind] = make_slot(kind)
+        for kind in kinds:
+            try:
+                slots[kind] = make_slot(kind)
+            except (EngineError, gpu.driver.Error) as error:
+                refused = isinstance(error, InferenceError)  # TensorRT refuses a call: memory is not what lacks
+                if refused or not gpu.still_works() or (kind == kinds[-1] and not slots):
+                    raise
+                said = explain(error) if isinstance(error, gpu.driver.Error) else str(error)
+                lacking = f"there was no room to measure {kind} memory: {said}"
+                continue
             opened.callback(slots[kind].close)
+        if lacking:
+            return next(iter(slots)), lacking
         times = medians_ms(*(functools.partial(slot.run, tensor) for slot in slots.values()))
     best = min(zip(times, slots, strict=True))[1]
     said = ", ".join(f"{kind} {ms:.3f} ms" for kind, ms in zip(slots, times, strict=True))
