@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeface.errors import ConfigurationError
+from edgeface.errors import ConfigurationError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,21 +20,42 @@ VARIABLE = "EDGEFACE_HOME"
 STALE_S = 86_400.0
 
 
+@functools.lru_cache
+def _absolute(path: Path) -> Path:
+    return path.absolute()
+
+
 def home() -> Path:
-    """The folder of models and measurements: ``EDGEFACE_HOME``, else the user's cache folder. It may not exist yet."""
+    """The folder of models and measurements: ``EDGEFACE_HOME``, else the user's cache folder. It may not exist yet.
+
+    A relative one is seen from the folder in which it is first asked for: a daemon may change its folder.
+    """
     chosen = os.environ.get(VARIABLE)
     if chosen is not None:
         if not chosen or "\0" in chosen:
             raise ConfigurationError(f"{VARIABLE} is set but is no path: {chosen!r}; unset it or give a folder")
         try:
-            return Path(chosen).expanduser().absolute()
-        except RuntimeError as error:  # `~name` of nobody on this machine
+            return _absolute(Path(chosen).expanduser())
+        except (RuntimeError, OSError) as error:  # `~name` of nobody here; relative, and the current folder is gone
             raise ConfigurationError(
                 f"{VARIABLE}: cannot resolve the home folder in {chosen!r}: {error}; give a full path"
             ) from error
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("edgeface", appauthor=False))
+
+
+def checked_path(where: str, given: object) -> Path:
+    """A file's path that the system can take, absolute: a daemon may change its folder. Raises InputError."""
+    if not isinstance(given, (str, os.PathLike)):
+        raise InputError(f"{where}: path: expected a path as str or PathLike, got {type(given).__name__}")
+    text = os.fsdecode(os.fspath(given))
+    if not text or "\0" in text:
+        raise InputError(f"{where}: path: expected the name of a file, got {text!r}")
+    try:
+        return Path(text).absolute()
+    except OSError as error:
+        raise InputError(f"{where}: path: {text!r} is relative, and the current folder is gone") from error
 
 
 def model_path(name: str, precision: str = "fp32") -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import html
 import json
+import os
 import re
 import shutil
 import statistics
@@ -26,7 +27,7 @@ import numpy as np
 
 from edgeface import Embedder, FaceRecognizer, load_engine
 from edgeface.errors import EdgefaceError
-from edgeface.home import engine_path, model_path, write_atomically
+from edgeface.home import engine_path, home, model_path, write_atomically
 from edgeface.manifest import is_stored
 from edgeface.photos import read_photo
 from edgeface.runtime.board import read_board
@@ -73,7 +74,8 @@ def build(calibration: Path | None, precision: str) -> Section:
             command = [sys.executable, "-m", "edgeface.tools", "build", name, "--target", target]
             command += ["--precision", precision, "--calibration", str(calibration.resolve())]
             # Not in this folder: in a checkout Python would take its `edgeface/`, in which nothing is built.
-            done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+            environment = {**os.environ, "EDGEFACE_HOME": str(home())}  # it may be relative to this folder
+            done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 section.state = "failed"
                 section.reason = f"{' '.join(command[2:])}: {done.stderr.strip()[-300:]}"

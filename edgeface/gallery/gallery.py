@@ -15,9 +15,10 @@ from edgeface.gallery.nearest import named, nearest_people, similarities_to
 from edgeface.gallery.options import check_options, whole
 from edgeface.gallery.person import Person, check_name, pack_metadata
 from edgeface.gallery.store import Store
-from edgeface.gallery.targets import checked_path, checked_target
+from edgeface.gallery.targets import checked_target
 from edgeface.gallery.template_info import template_infos
 from edgeface.gallery.vectors import check_rows
+from edgeface.home import checked_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

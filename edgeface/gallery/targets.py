@@ -9,24 +9,12 @@ import stat
 from pathlib import Path
 from urllib.parse import quote
 
-from edgeface.errors import GalleryError, InputError
+from edgeface.errors import GalleryError
 from edgeface.gallery import schema
+from edgeface.home import checked_path
 
 #: What stands beside a gallery file, by the end of its name.
 FAMILY = ("", "-wal", "-shm", "-journal", ".index")
-
-
-def checked_path(where: str, given: object) -> Path:
-    """A file's path that the system can take, absolute: a daemon may change its folder. Raises InputError."""
-    if not isinstance(given, (str, os.PathLike)):
-        raise InputError(f"{where}: path: expected a path as str or PathLike, got {type(given).__name__}")
-    text = os.fsdecode(os.fspath(given))
-    if not text or "\0" in text:
-        raise InputError(f"{where}: path: expected the name of a file, got {text!r}")
-    try:
-        return Path(text).absolute()
-    except OSError as error:
-        raise InputError(f"{where}: path: {text!r} is relative, and the current folder is gone") from error
 
 
 def checked_target(where: str, given: object, gallery: Path, *, magic: bytes = b"", gallery_id: str = "") -> Path:

@@ -40,7 +40,9 @@ def key_from_file(path: str | os.PathLike[str]) -> Key:
         except OSError as error:
             raise GalleryKeyError(f"{path}: cannot read the gallery's key: {error.strerror}") from error
         credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-        shared = 0o037 if credentials and Path(path).parent == Path(credentials) else 0o077
+        # As the system sees both: systemd's folder may be reached by a link, and a link in it lead elsewhere.
+        given = credentials and os.path.dirname(os.path.realpath(path)) == os.path.realpath(credentials)
+        shared = 0o037 if given else 0o077
         if stat.S_IMODE(mode) & shared:
             raise GalleryKeyError(f"{path}: others than the owner can reach the key; run `chmod 600 {path}`")
         return _parse(content, str(path))

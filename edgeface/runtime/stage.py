@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeface.home import checked_path
 from edgeface.runtime.choice import choose, is_file
 from edgeface.runtime.reload import ReloadableEngine, check_exchange
 
@@ -40,7 +40,7 @@ class Stage:
         owned: ExitStack,
     ) -> None:
         # A daemon may change its folder before it loads them again.
-        self._models = {role: Path(model).absolute() if is_file(model) else model for role, model in models.items()}
+        self._models = {role: checked_path(role, model) if is_file(model) else model for role, model in models.items()}
         self._options = dict(options)
         self._lock = threading.Lock()
         self.engines: dict[str, ReloadableEngine] = {}

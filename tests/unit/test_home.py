@@ -9,12 +9,14 @@ import signal
 import stat
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from edgeface.errors import ConfigurationError
+from edgeface.errors import ConfigurationError, InputError
 from edgeface.home import home, model_path, remove_stale, try_folder, write_atomically
+from edgeface.runtime.stage import Stage
 
 
 def test_the_variable_chooses_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +33,28 @@ def test_a_relative_folder_and_a_tilde_are_made_whole(tmp_path: Path, monkeypatc
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("EDGEFACE_HOME", "~/faces")
     assert home() == tmp_path / "faces"
+
+
+def test_a_relative_folder_holds_when_the_process_changes_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEFACE_HOME", "models of a daemon")
+    monkeypatch.chdir(tmp_path)
+    assert home() == tmp_path / "models of a daemon"
+    monkeypatch.chdir("/")
+    assert home() == tmp_path / "models of a daemon"
+
+
+def test_a_current_folder_that_is_gone_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setenv("EDGEFACE_HOME", "models of nowhere")
+    with pytest.raises(ConfigurationError, match=r"cannot resolve .*'models of nowhere'.*give a full path"):
+        home()
+    with ExitStack() as owned, pytest.raises(InputError, match=r"detector: path: 'a\.onnx' is relative, and"):
+        Stage({"detector": "a.onnx"}, {"detector": {}}, owned)
 
 
 def test_a_tilde_of_nobody_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

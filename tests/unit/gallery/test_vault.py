@@ -110,7 +110,7 @@ def test_templates_cannot_be_changed_or_moved_to_somebody_else(sealed: Gallery, 
         data = dict(connection.execute("SELECT template_id, data FROM templates"))
     update = "UPDATE templates SET data = ?, checksum = ? WHERE template_id = 1"
     changed = data[1][:20] + bytes([data[1][20] ^ 1]) + data[1][21:]
-    for forged in (changed, data[4], data[2], data[1][:-1] + b"\0", bytes(156)):
+    for forged in (changed, data[4], data[2], data[1][:-1] + bytes([data[1][-1] ^ 1]), bytes(156)):
         path.write_bytes(whole)
         edit(path, (update, (forged, checksum(1, 1, forged))))
         with pytest.raises(GalleryCorruptError, match="template 1 of person 1 was tampered with"):
@@ -272,6 +272,15 @@ def test_keys_from_the_environment_and_from_systemd(tmp_path: Path, monkeypatch:
     assert key_from_credential("gallery")() == KEY
     (tmp_path / "gallery").chmod(0o440)  # as an access list for the service's user looks
     assert key_from_file(tmp_path / "gallery")() == KEY
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert key_from_file(tmp_path / "link" / "gallery")() == KEY
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "gallery").symlink_to(tmp_path / "gallery")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(inner))
+    with pytest.raises(GalleryKeyError, match="chmod 600"):
+        key_from_file(inner / "gallery")()  # a file of somewhere else, by a link
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     (tmp_path / "gallery").chmod(0o444)
     with pytest.raises(GalleryKeyError, match="chmod 600"):
         key_from_file(tmp_path / "gallery")()

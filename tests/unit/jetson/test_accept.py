@@ -130,6 +130,24 @@ def test_building_needs_photographs(accept: ModuleType, monkeypatch: pytest.Monk
     assert missing.reason.endswith(f"Directory '{tmp_path}/photos' does not exist.")
 
 
+def test_a_build_writes_where_the_other_sections_look(
+    accept: ModuleType, jetson: Jetson, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A relative EDGEFACE_HOME is of this process's folder; the builds run in another one."""
+    ran: list[dict[str, Any]] = []
+
+    def run(command: list[str], **options: Any) -> Any:
+        ran.append(options)
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEFACE_HOME", "models to accept")
+    monkeypatch.setattr(accept.subprocess, "run", run)
+    assert accept.build(tmp_path, "int8").state == "passed"
+    assert {options["env"]["EDGEFACE_HOME"] for options in ran} == {str(tmp_path / "models to accept")}
+    assert accept.model_path("sface").is_relative_to(tmp_path / "models to accept")
+
+
 def test_a_board_without_tensorrt_is_not_accepted(accept: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert accept.build(None, "int8").state == "not applicable"
