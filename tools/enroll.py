@@ -106,7 +106,8 @@ def command(
     """Enrol NAME from photographs with exactly one face each, or add to what is there of NAME.
 
     Each photograph passes a gate first: size, sharpness, light, pose, and that the face is not somebody else's.
-    A photograph that is refused is reported and the rest is enrolled; exit code 1 says that some were refused.
+    A photograph that is refused is reported and the rest is enrolled, and so is a name of --people that no gallery
+    takes; exit code 1 says that some were refused. With --json, `nobody` has the people of whom none was taken.
     """
     limits = EnrolmentLimits(**{limit.name: options.pop(limit.name) for limit in fields(EnrolmentLimits)})
     if (name is None) != (folder is not None) or (bool(photos) + (camera is not None) + (folder is not None)) != 1:
@@ -122,17 +123,20 @@ def command(
         else:
             click.echo(f"{person.name}: {person.templates} templates in {gallery_path}")
         return
-    people = {str(name): list(photos)} if folder is None else find_people(folder)
+    people, failed = ({str(name): list(photos)}, {}) if folder is None else find_people(folder)
+    for why in failed.values():
+        click.echo(f"edgeface: {why}", err=True)
     enrolled: list[dict[str, Any]] = []
-    failed: dict[str, str] = {}
+    nobody: list[str] = []
     with open_recognizer(gallery_path, options) as recognizer:
         for who, places in people.items():
             found = Photos(places)
             added, count = _enroll(recognizer, who, found, limits, force=force, metadata=metadata)
             failed |= found.failed
             if added is None:
-                failed[who] = f"nothing was enrolled: none of {len(found.paths)} photographs could be used"
-                click.echo(f"edgeface: {who}: {failed[who]}", err=True)
+                nobody.append(who)
+                why = f"nothing was enrolled: none of {len(found.paths)} photographs could be used"
+                click.echo(f"edgeface: {who}: {why}", err=True)
                 continue
             enrolled.append({"person": vars(added), "photos": count})
             if not as_json:
@@ -140,8 +144,8 @@ def command(
                 click.echo(f"{added.name}: {counted}{'s' * (added.templates != 1)} in {gallery_path}")
     if as_json:
         one = enrolled[0] if enrolled else {"person": None, "photos": 0}
-        print_json({**(one if folder is None else {"people": enrolled}), "failed": failed})
-    click.get_current_context().exit(1 if failed else 0)
+        print_json({**(one if folder is None else {"people": enrolled, "nobody": nobody}), "failed": failed})
+    click.get_current_context().exit(1 if failed or nobody else 0)
 
 
 def _enroll(

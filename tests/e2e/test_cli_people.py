@@ -120,7 +120,7 @@ def test_verify_compares_two_photographs(with_models: Path, folder: Path, cli: C
     assert ran.err == "edgeface: second photograph: expected a face, found none\n"
 
 
-def test_a_folder_of_people_is_enrolled_with_what_is_good_in_it(folder: Path, cli: Cli) -> None:
+def test_a_folder_of_people_is_enrolled_with_what_is_good_in_it(folder: Path, cli: Cli, edgeface: Cli) -> None:
     school = folder / "school"
     (school / "Emmanuel M.").mkdir(parents=True)
     (school / "Nobody").mkdir()
@@ -129,15 +129,24 @@ def test_a_folder_of_people_is_enrolled_with_what_is_good_in_it(folder: Path, cl
     shutil.copy(folder / "broken.jpg", school / "Emmanuel M." / "2.jpg")
     shutil.copy(ARDERN[0], school / "Jacinda.jpg")
     (school / "list.txt").write_text("Emmanuel, Jacinda")
-    ran = cli("enroll", "--gallery", folder / "g", "--people", school, "--json")
+    (school / ("x" * 201)).mkdir()
+    latin = os.fsdecode(os.fsencode(school) + b"/Andr\xe9.jpg")  # a name from before UTF-8
+    shutil.copy(OBAMA, latin)
+    ran = edgeface("enroll", "--gallery", folder / "g", "--people", school, "--json")
     assert ran.code == 1
     enrolled = [(one["person"]["name"], one["photos"]) for one in ran.document["people"]]
     assert enrolled == [("Emmanuel M.", 1), ("Jacinda", 1)]
-    assert set(ran.document["failed"]) == {"Nobody", str(school / "Nobody"), str(school / "Emmanuel M." / "2.jpg")}
+    assert ran.document["nobody"] == ["Nobody"]
+    assert set(ran.document["failed"]) == {
+        str(school / "Nobody"), str(school / "Emmanuel M." / "2.jpg"), str(school / ("x" * 201)), latin
+    }  # fmt: skip
+    assert "expected a name of 1 to 200 characters, got 201" in ran.err
     found = cli("identify", "--gallery", folder / "g", "--json", MACRON[1], ARDERN[1]).document
     assert [one["faces"][0]["name"] for one in found["photos"]] == ["Emmanuel M.", "Jacinda"]
 
     shutil.rmtree(school / "Nobody")
+    (school / ("x" * 201)).rmdir()
+    os.unlink(latin)
     (school / "Emmanuel M." / "2.jpg").unlink()
     ran = cli("enroll", "--gallery", folder / "g2", "--people", school)
     assert (ran.code, ran.out.count("1 photograph enrolled, 1 template in")) == (0, 2)
