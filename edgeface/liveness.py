@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeface import kernels
 from edgeface.errors import ConfigurationError, InferenceError, InputError
-from edgeface.frames import check_frame
+from edgeface.runtime.frame import HeldFrame
 from edgeface.types import Liveness
 
 if TYPE_CHECKING:
@@ -65,15 +65,13 @@ class LivenessDetector:
 
     def prepare(self, frame: Any, boxes: Any, *, pixel_format: str = "bgr") -> FloatArray:
         """The network's input for some faces: (N, 3, H, W) float32, cut out and scaled as the manifest says."""
-        if pixel_format == "bgr":
-            frame = check_frame(frame)
-        size = kernels.frame_size(frame, pixel_format=pixel_format)
-        places = crop_places(boxes, size, self.spec)
+        held = HeldFrame(frame, pixel_format=pixel_format)
+        places = crop_places(boxes, held.size, self.spec)
         given = self.engine.manifest.preprocessing
         tensor = np.empty((len(places), 3, *self._size), np.float32)
         for row, place in enumerate(places):
             kernels.letterbox(
-                cut(frame, place, pixel_format), tensor[row], resized=self._size, pixel_format=pixel_format,
+                cut(held.image, place, pixel_format), tensor[row], resized=self._size, pixel_format=pixel_format,
                 color=given.color, mean=given.mean, std=given.std,
             )  # fmt: skip
         return tensor
