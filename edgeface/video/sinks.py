@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 import stat
 import threading
@@ -124,13 +125,13 @@ class UnixSocket:
 
 
 def _connected(client: socket.socket) -> bool:
-    """Whether a client is still there; one that hung up is closed. Without events nobody would notice for days."""
-    try:
-        gone = client.recv(1, socket.MSG_PEEK) == b""
-    except BlockingIOError:
-        return True
-    except OSError:
-        gone = True
+    """Whether a client is still there; one that hung up is closed. Without events nobody would notice for days.
+
+    One that only ends its own side, as some tools do at the end of their input, still listens.
+    """
+    state = select.poll()
+    state.register(client, 0)
+    gone = bool(state.poll(0))  # asked for nothing: a hang-up or an error
     if gone:
         client.close()
     return not gone

@@ -32,10 +32,10 @@ def served(tmp_path: Path) -> Iterator[UnixSocket]:
 def connect(sink: UnixSocket) -> socket.socket:
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(5)
-    before = len(sink._clients)
+    known = list(sink._clients)
     client.connect(str(sink.path))
     end = time.perf_counter() + 5
-    while len(sink._clients) == before and time.perf_counter() < end:
+    while sink._clients == known and time.perf_counter() < end:
         time.sleep(0.002)
     return client
 
@@ -80,6 +80,19 @@ def test_a_client_that_does_not_read_is_cut_off_and_holds_nobody_up(
     assert time.perf_counter() - start < 30
     lazy.close()
     busy.close()
+
+
+def test_who_ends_only_its_own_side_still_listens_and_who_spoke_before_hanging_up_does_not(served: UnixSocket) -> None:
+    listens, spoke = connect(served), connect(served)
+    listens.shutdown(socket.SHUT_WR)
+    spoke.sendall(b"hello")
+    spoke.close()
+    third = connect(served)  # those who hung up are found when somebody comes
+    assert len(served._clients) == 2
+    served(EVENT)
+    for client in (listens, third):
+        assert json.loads(client.makefile().readline())["event"] == "arrived"
+        client.close()
 
 
 def test_clients_that_hung_up_are_let_go_without_an_event(served: UnixSocket) -> None:
