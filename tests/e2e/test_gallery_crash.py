@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 #: More rounds for a long soak: EDGEFACE_CRASH_ROUNDS=10000 pytest tests/e2e/test_gallery_crash.py
-ROUNDS = int(os.environ.get("EDGEFACE_CRASH_ROUNDS", "300"))
+ROUNDS = int(os.environ.get("EDGEFACE_CRASH_ROUNDS", "100"))
 
 
 @pytest.fixture

@@ -95,7 +95,9 @@ def test_the_window_shows_who_is_there_and_q_ends(gallery: Path, film: Path, dis
                     break
                 time.sleep(0.1)
             else:
-                pytest.fail("the window never showed a frame")
+                code = process.poll()
+                process.kill()
+                pytest.fail(f"the window never showed a frame: exit code {code}, {process.communicate()}")
             rows, columns = np.nonzero((np.abs(screen(pixels).astype(int) - BLUE) < 25).all(axis=2))
             where = (str(int(np.median(columns))), str(int(np.median(rows))))  # without a window manager keys go there
             subprocess.run([str(XDOTOOL), "mousemove", *where, "key", "q"], env=environment, check=True)
