@@ -21,6 +21,7 @@ from edgeface.gallery.database import Database
 from edgeface.gallery.person import Person, as_person
 from edgeface.gallery.vault import OVERHEAD_BYTES, Vault, unlock
 from edgeface.gallery.vectors import IDS, Codec, check_stored, checksum, default_scale
+from edgeface.manifest import PRECISIONS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -46,6 +47,15 @@ FROM people
 _SEALED_TEMPLATES = """
 SELECT template_id, person_id, data, checksum, wrapped FROM templates LEFT JOIN person_keys USING (person_id)
 """
+
+
+def _mend(stored: str, given: str) -> str:
+    """What opens a gallery that holds templates of `stored` and not of `given`."""
+    network, _, precision = stored.rpartition("/")
+    if precision not in PRECISIONS or network != given.rpartition("/")[0]:
+        return "open it with that embedder"
+    where = f"--precision {precision}, in the service EDGEFACE_PRECISION={precision}"
+    return f"only the precision differs: open it with precision={precision!r} ({where})"
 
 
 class Store:
@@ -85,8 +95,9 @@ class Store:
             if new is not None and (self.model_id, self.codec.dimension) != new[:2]:
                 raise GalleryMismatchError(
                     f"{path}: holds templates of model {self.model_id!r} with {self.codec.dimension} "
-                    f"components, this embedder is {model_id!r} with {dimension}; open it with that embedder, or "
-                    "enrol everybody again into a new gallery file (templates of two models cannot be compared)"
+                    f"components, this embedder is {model_id!r} with {dimension}; "
+                    f"{_mend(self.model_id, str(model_id))}, or enrol everybody again into a new gallery file "
+                    "(templates of two models cannot be compared; docs/gallery.md, When the model changes)"
                 )
             self.vault = self._unlock(cipher)
         except BaseException:

@@ -165,6 +165,20 @@ def test_another_model_is_refused_with_both_names(gallery: Gallery, path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("net@0123/int8", r"--precision fp32, in the service EDGEFACE_PRECISION=fp32\), or enrol everybody again"),
+        ("net@4567/int8", "; open it with that embedder, or enrol everybody again"),
+        ("other", "; open it with that embedder, or enrol everybody again"),
+    ],
+)
+def test_another_precision_is_refused_with_the_option_that_opens_it(path: Path, given: str, hint: str) -> None:
+    Gallery.open(path, model_id="net@0123/fp32", dimension=128).close()
+    with pytest.raises(GalleryMismatchError, match=hint):
+        Gallery.open(path, model_id=given, dimension=128)
+
+
+@pytest.mark.parametrize(
     ("given", "word"),
     [
         (np.zeros(128, np.float32), "length 0"),
