@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edgeface.types import Liveness
 from edgeface.video import Event, EventKind
 
 
@@ -31,3 +34,16 @@ def test_events_are_one_line_of_json() -> None:
     assert "quality" not in document
     moment = datetime(2026, 3, 1, 12, 30, 0, 999_999, timezone(timedelta(hours=1)))
     assert json.loads(Event(EventKind.LEFT, 1.0, utc=moment).to_json())["utc"] == "2026-03-01T11:30:00.999Z"
+
+
+def test_the_page_on_events_names_every_kind_and_key() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "formats" / "events.md").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in re.findall(r"(?m)^\{.*\}$", page)]
+    assert [line["event"] for line in lines] == [str(kind) for kind in EventKind]
+    rows = set(re.findall(r"`([a-z_]+)`", " ".join(re.findall(r"(?m)^\| (`[^|]*) \|", page))))
+    whole = Event(
+        EventKind.ARRIVED, 1.0, 1, 1, "ada", 1, 0.5, 0.1, 0.9, "match", {"box": [1]}, Liveness.LIVE
+    ).to_json()
+    assert rows >= {str(kind) for kind in EventKind} | set(json.loads(whole))
+    for line in lines:
+        assert set(line) <= set(json.loads(whole))
