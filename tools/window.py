@@ -7,11 +7,15 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+import threading
 from typing import TYPE_CHECKING
 
 from edgeface.errors import ConfigurationError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from edgeface.types import ByteArray
 
 TITLE = "edgeface (q ends)"
@@ -40,8 +44,8 @@ class Window:
                 f"--window: this OpenCV ({cv2.__version__}) was built without windows, as opencv-python-headless is; "
                 "install opencv-python in its place, or use --page PORT"
             )
-        _try_elsewhere()
-        cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        with _tried_elsewhere():
+            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         self._shown = False
 
     def show(self, picture: ByteArray) -> None:
@@ -76,20 +80,36 @@ class Window:
             cv2.destroyAllWindows()
 
 
-def _try_elsewhere() -> None:
-    """Open a window in another process first: without a display Qt ends the whole process, and no error comes."""
-    code = "import cv2; cv2.namedWindow('edgeface'); cv2.waitKey(1)"
-    try:
-        tried = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, errors="replace", timeout=TRY_S, check=False
-        )
-        failed, said = tried.returncode != 0, tried.stderr
-    except subprocess.TimeoutExpired:
-        failed, said = True, f"no answer in {TRY_S:g} s"
-    if failed:
-        display = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY") or "none"
-        reason = next((line.strip() for line in said.splitlines() if "display" in line.lower()), said.strip()[-200:])
-        raise ConfigurationError(
-            f"--window: no window can be opened on the display {display}: {reason}; set DISPLAY to one that this user "
-            "may use, or use --page PORT"
-        )
+@contextlib.contextmanager
+def _tried_elsewhere() -> Iterator[None]:
+    """Open a window in another process first: without a display Qt ends the whole process, and no error comes. It stays
+    until ours is open: an X server starts anew when its last client leaves, and refuses those who come meanwhile.
+    """
+    code = "import cv2; cv2.namedWindow('edgeface'); cv2.waitKey(1); print('open', flush=True); input()"
+    words = [sys.executable, "-c", code]
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said) as tried,
+    ):
+        assert tried.stdout is not None  # asked for
+        late = threading.Timer(TRY_S, tried.kill)
+        late.start()
+        opened = tried.stdout.readline().strip() == b"open"
+        late.cancel()
+        try:
+            if not opened:
+                tried.wait()
+                said.seek(0)
+                raise _not_opened(said.read().decode(errors="replace") or f"no answer in {TRY_S:g} s")
+            yield
+        finally:
+            tried.kill()
+
+
+def _not_opened(said: str) -> ConfigurationError:
+    display = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY") or "none"
+    reason = next((line.strip() for line in said.splitlines() if "display" in line.lower()), said.strip()[-200:])
+    return ConfigurationError(
+        f"--window: no window can be opened on the display {display}: {reason}; set DISPLAY to one that this user "
+        "may use, or use --page PORT"
+    )

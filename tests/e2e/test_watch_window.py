@@ -78,32 +78,45 @@ def near(picture: ByteArray, colour: tuple[int, int, int]) -> int:
     return int((np.abs(picture.astype(int) - colour) < 25).all(axis=2).sum())
 
 
+def shows(pixels: Path, process: subprocess.Popen[str]) -> bool:
+    """Whether the frame comes within 20 seconds, and on it the green box and label of somebody who was recognised."""
+    end = time.perf_counter() + 20
+    while time.perf_counter() < end and process.poll() is None:
+        if near(screen(pixels), BLUE) > 5000 and near(screen(pixels), (80, 190, 60)) > 200:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 @pytest.mark.skipif(XDOTOOL is None, reason="xdotool, which presses the key, is not installed")
 def test_the_window_shows_who_is_there_and_q_ends(gallery: Path, film: Path, display: tuple[str, Path]) -> None:
     name, pixels = display
     environment = {**os.environ, "DISPLAY": name, "QT_QPA_PLATFORM": "xcb"}
     environment.pop("WAYLAND_DISPLAY", None)
-    with subprocess.Popen(
-        [sys.executable, "-m", "edgeface.tools", "watch", str(film), "--gallery", str(gallery), "--window"],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:
-            end = time.perf_counter() + 60
-            while time.perf_counter() < end and process.poll() is None:
-                # The frame, and on it the green box and label of somebody who was recognised.
-                if near(screen(pixels), BLUE) > 5000 and near(screen(pixels), (80, 190, 60)) > 200:
-                    break
-                time.sleep(0.1)
-            else:
-                code = process.poll()
+    words = [sys.executable, "-m", "edgeface.tools", "watch", str(film), "--gallery", str(gallery), "--window"]
+    told: list[object] = []
+    # Of a hundred windows that OpenCV's Qt opens one stays black, of a busy machine ten: Qt misses that the window was
+    # mapped. Ten lines of OpenCV do the same, with a window manager too.
+    for _ in range(6):
+        with subprocess.Popen(
+            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                if not shows(pixels, process):
+                    code = process.poll()
+                    process.kill()
+                    told.append((code, process.communicate()))
+                    assert code is None, told  # it may be black, but nothing may end it
+                    continue
+                rows, columns = np.nonzero((np.abs(screen(pixels).astype(int) - BLUE) < 25).all(axis=2))
+                where = (str(int(np.median(columns))), str(int(np.median(rows))))  # keys go there: no window manager
+                subprocess.run([str(XDOTOOL), "mousemove", *where, "key", "q"], env=environment, check=True)
+                out, err = process.communicate(timeout=30)
+                break
+            finally:
                 process.kill()
-                pytest.fail(f"the window never showed a frame: exit code {code}, {process.communicate()}")
-            rows, columns = np.nonzero((np.abs(screen(pixels).astype(int) - BLUE) < 25).all(axis=2))
-            where = (str(int(np.median(columns))), str(int(np.median(rows))))  # without a window manager keys go there
-            subprocess.run([str(XDOTOOL), "mousemove", *where, "key", "q"], env=environment, check=True)
-            out, err = process.communicate(timeout=30)
-        finally:
-            process.kill()
+    else:
+        pytest.fail(f"no window showed a frame: {told}")
     assert process.returncode == 0, err
     assert '"event":"left"' in out  # the loop told who was there, as after an interrupt
     assert "latency" in err

@@ -55,8 +55,8 @@ def _command(name: str) -> click.Command:
 
     options = [
         click.Option(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table."),
-        click.Option(["--threads"], type=click.IntRange(1, 64), default=1, show_default=True,
-                     help="Threads of each side."),
+        click.Option(["--threads"], type=click.IntRange(1, 64), default=getattr(module, "THREADS", 1),
+                     show_default=True, help="Processors, and threads of each side."),
         *module.OPTIONS,
     ]  # fmt: skip
     return click.Command(name, callback=run, params=options, help=module.__doc__, short_help=module.TITLE)

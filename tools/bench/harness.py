@@ -1,8 +1,9 @@
 """One harness for every benchmark: both sides in one run, alternating, warmed up, medians, correctness beside speed.
 
-A benchmark is a module of this folder with ``TITLE: str``, ``OPTIONS: list[click.Option]`` (may be empty) and
-``rows(**options) -> Iterator[Row]``. `edgeface bench NAME` finds it by its name. One that measures something else than
-a time gives rows of its own, with `summary` and `as_dict`, and prints them with ``show(title, facts, rows)``.
+A benchmark is a module of this folder with ``TITLE: str``, ``OPTIONS: list[click.Option]`` (may be empty),
+``rows(**options) -> Iterator[Row]``, and ``THREADS: int`` where it takes more than one. `edgeface bench NAME` finds it
+by its name. One that measures something else than a time gives rows of its own, with `summary` and `as_dict`, and
+prints them with ``show(title, facts, rows)``.
 """
 
 from __future__ import annotations
