@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeface import kernels
-from edgeface.errors import InputError
 from edgeface.frames import check_landmarks
 from edgeface.manifest import ARCFACE_112
+from edgeface.numbers import whole
 from edgeface.runtime.frame import HeldFrame
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def align_faces(frame: Any, landmarks: Any, *, size_px: int = 112, pixel_format:
 
     Source: S. Umeyama, Least-squares estimation of transformation parameters between two point patterns (1991).
     """
-    if not isinstance(size_px, int) or not 16 <= size_px <= 1024:
-        raise InputError(f"size_px: expected a whole number from 16 to 1024, got {size_px!r}")
+    size_px = whole(size_px, "size_px", 16, 1024)
     points = check_landmarks(landmarks)
     template = np.array(ARCFACE_112, np.float32) * np.float32(size_px / 112)
     crops = np.empty((len(points), size_px, size_px, 3), np.uint8)

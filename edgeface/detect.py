@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeface import kernels
 from edgeface.errors import ConfigurationError, InputError
+from edgeface.numbers import real, whole
 from edgeface.runtime.engine import run_frame
 from edgeface.runtime.frame import GRID, HeldFrame, Letterbox
 from edgeface.types import Faces
@@ -72,13 +72,10 @@ class Detector:
                 f"got kind {manifest.kind!r}, head {manifest.head!r}"
             )
         _check_network(manifest)
-        if not isinstance(max_side_px, int) or not GRID <= max_side_px <= 8192:
-            raise InputError(f"max_side_px: expected a whole number from {GRID} to 8192, got {max_side_px!r}")
-        for name, value in (("min_score", min_score), ("max_overlap", max_overlap)):
-            if not (isinstance(value, Real) and 0.0 < value < 1.0):
-                raise InputError(f"{name}: expected a number between 0 and 1, got {value!r}")
-        if not isinstance(max_faces, int) or max_faces < 1:
-            raise InputError(f"max_faces: expected a whole number of at least 1, got {max_faces!r}")
+        max_side_px = whole(max_side_px, "max_side_px", GRID, 8192)
+        min_score = real(min_score, "min_score", "a number between 0 and 1", above=0.0, below=1.0)
+        max_overlap = real(max_overlap, "max_overlap", "a number between 0 and 1", above=0.0, below=1.0)
+        max_faces = whole(max_faces, "max_faces", 1)
         if points not in POINTS:
             raise InputError(f"points: expected {' or '.join(POINTS)}, got {points!r}")
         self.engine = engine

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from edgeface import kernels
-from edgeface.errors import ConfigurationError, InferenceError, InputError
+from edgeface.errors import ConfigurationError, InferenceError
 from edgeface.frames import check_landmarks
+from edgeface.numbers import whole
 from edgeface.runtime.engine import prepares_frames, run_frame
 from edgeface.runtime.frame import Align, HeldFrame
 
@@ -34,8 +35,8 @@ class Embedder:
             raise ConfigurationError(
                 f"{engine.manifest.name}: expected an embedder, got kind {engine.manifest.kind!r}"
             )
-        if max_batch is not None and (not isinstance(max_batch, int) or max_batch < 1):
-            raise InputError(f"max_batch: expected a whole number of at least 1, got {max_batch!r}")
+        if max_batch is not None:
+            max_batch = whole(max_batch, "max_batch", 1)
         self.engine = engine
         limits = [limit for limit in (max_batch, engine.manifest.max_batch) if limit is not None]
         self.max_batch = min(limits) if limits else None

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeface.align import align_faces
-from edgeface.errors import EnrolmentError, InputError
+from edgeface.errors import EnrolmentError
 from edgeface.gallery import check_name
+from edgeface.numbers import real
 from edgeface.quality import Quality
 from edgeface.runtime.frame import HeldFrame
 
@@ -65,8 +65,8 @@ class EnrolmentLimits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and not (isinstance(value, Real) and abs(float(value)) < 1e6):
-                raise InputError(f"EnrolmentLimits.{name}: expected a number, got {value!r}")
+            if value is not None:
+                real(value, f"EnrolmentLimits.{name}", "a number", above=-1e6, below=1e6)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from numbers import Real
 from typing import TYPE_CHECKING
 
 from edgeface.errors import ConfigurationError, InputError
 from edgeface.manifest import OperatingPoint
+from edgeface.numbers import real, whole
 from edgeface.types import Decision
 
 if TYPE_CHECKING:
@@ -89,24 +89,18 @@ def make_policy(
     """
     if sum(given is not None for given in (fmr, fpir, threshold)) > 1:
         raise InputError("fmr, fpir, threshold: expected one of them, got several")
-    if margin is not None and not (isinstance(margin, Real) and 0.0 <= margin <= 2.0):
-        raise InputError(f"margin: expected a difference of similarities from 0 to 2, got {margin!r}")
+    if margin is not None:
+        margin = real(margin, "margin", "a difference of similarities from 0 to 2", least=0.0, most=2.0)
     if threshold is not None:
-        if not (isinstance(threshold, Real) and -1.0 <= threshold <= 1.0):
-            raise InputError(f"threshold: expected a similarity from -1 to 1, got {threshold!r}")
+        threshold = real(threshold, "threshold", "a similarity from -1 to 1", least=-1.0, most=1.0)
         table = manifest.thresholds
         return Policy(threshold, _margin(table, threshold) if margin is None else margin, None, "chosen by the caller")
     if fpir is not None:
-        if not (isinstance(fpir, Real) and 0.0 < fpir < 1.0):
-            raise InputError(f"fpir: expected a rate between 0 and 1, got {fpir!r}")
-        if enrolled < 0:
-            raise InputError(f"enrolled: expected a number of templates, got {enrolled!r}")
-        fmr = comparison_rate(fpir, enrolled)
+        fpir = real(fpir, "fpir", "a rate between 0 and 1", above=0.0, below=1.0)
+        fmr = comparison_rate(fpir, whole(enrolled, "enrolled", 0))
         if manifest.thresholds is not None:  # few templates: the table's highest rate is stricter than what was asked
             fmr = min(fmr, manifest.thresholds.points[0].sure_fmr)
-    fmr = DEFAULT_FMR if fmr is None else fmr
-    if not (isinstance(fmr, Real) and 0.0 < fmr < 1.0):
-        raise InputError(f"fmr: expected a rate between 0 and 1, got {fmr!r}")
+    fmr = DEFAULT_FMR if fmr is None else real(fmr, "fmr", "a rate between 0 and 1", above=0.0, below=1.0)
     if manifest.thresholds is None:
         raise ConfigurationError(
             f"{manifest.name}: no measured operating points, so no threshold follows from a rate; measure them with "

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 #: Rooms in one layer do not know one another, unless they are the same room.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "overlap", "stopwatch"),
-    ("types",),
+    ("types", "numbers"),
     ("home", "photos", "tables", "pad", "contents", "manifest", "frames", "pose"),
     ("kernels", "runtime", "policy", "quality"),
     ("detect", "align", "embed", "liveness", "gallery"),

@@ -12,13 +12,14 @@ from edgeface.errors import GalleryError, GalleryKeyError, InputError
 from edgeface.gallery import copies, exchange, snapshot
 from edgeface.gallery.index import Index, Searcher, machine
 from edgeface.gallery.nearest import named, nearest_people, similarities_to
-from edgeface.gallery.options import check_options, whole
+from edgeface.gallery.options import check_options
 from edgeface.gallery.person import Person, check_name, pack_metadata
 from edgeface.gallery.store import Store
 from edgeface.gallery.targets import checked_target
 from edgeface.gallery.template_info import template_infos
 from edgeface.gallery.vectors import check_rows
 from edgeface.home import checked_path
+from edgeface.numbers import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -211,9 +212,7 @@ class Gallery:
         Raises:
             PersonNotFoundError: nobody has that id; they may have been removed since. InputError: it is not an id.
         """
-        if not whole(person_id, 1, (1 << 63) - 1):  # what SQLite gives as an id
-            raise InputError(f"Gallery.person: expected an id as a whole number of at least 1, got {person_id!r}")
-        return self._store.person(int(person_id))
+        return self._store.person(whole(person_id, "Gallery.person: id", 1))
 
     def __len__(self) -> int:
         """Number of people."""
@@ -237,8 +236,7 @@ class Gallery:
             GalleryCorruptError: a template that another process wrote is damaged.
         """
         rows = check_rows("Gallery.search", probes, self.dimension)
-        if not whole(k, 1, 1_000_000):
-            raise InputError(f"Gallery.search: k: expected 1 or more, got {k!r}")
+        k = whole(k, "Gallery.search: k", 1, 1_000_000)
         found = nearest_people(self._sync(), rows, self._store.codec.probes(rows) if len(rows) else rows, k)
         return named(found, self._store)
 

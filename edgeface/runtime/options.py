@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeface.errors import InputError
 from edgeface.frames import MAX_PX, MIN_PX
+from edgeface.numbers import whole
 
 if TYPE_CHECKING:
     from edgeface.runtime.frame import Size
@@ -19,9 +20,8 @@ WORDS = {
 
 def check_options(*, threads: int | None, workers: int, frame_size: Size, **words: str) -> None:
     """Refuse an option that is out of range. Raises InputError."""
-    for name, number, most in (("threads", 1 if threads is None else threads, 256), ("workers", workers, 16)):
-        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
-            raise InputError(f"{name}: expected a whole number from 1 to {most}, got {number!r}")
+    whole(1 if threads is None else threads, "threads", 1, 256)
+    whole(workers, "workers", 1, 16)
     for name, word in words.items():
         if word not in WORDS[name]:
             raise InputError(f"{name}: expected one of {', '.join(WORDS[name])}, got {word!r}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeface.errors import InputError
+from edgeface.numbers import real
 
 STARVED_FRAMES = 15  # of such frames one in so many exceeds the budget for one face
 SAMPLES = 4096  # latencies behind the percentiles: at 30 frames a second the last two minutes
@@ -78,8 +78,8 @@ class Budget:
     """
 
     def __init__(self, budget_ms: float | None, *, max_side_px: int, sides: bool = True) -> None:
-        if budget_ms is not None and not 0 < budget_ms < 1e6:
-            raise InputError(f"budget_ms: expected milliseconds above 0, got {budget_ms!r}")
+        if budget_ms is not None:
+            budget_ms = real(budget_ms, "budget_ms", "milliseconds above 0", above=0.0, below=1e6)
         self.budget_ms = budget_ms
         smaller = sorted({side for side in (480, 320) if side < max_side_px and sides}, reverse=True)
         self.steps = [Step(side, 1, None) for side in (max_side_px, *smaller)]

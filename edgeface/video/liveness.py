@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeface.errors import InferenceError, InputError
+from edgeface.numbers import real
 from edgeface.types import Liveness
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ class LivenessOptions:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 <= value < 1e6:
-                raise InputError(f"LivenessOptions.{name}: expected a number of at least 0, got {value!r}")
+            real(value, f"LivenessOptions.{name}", "a number of at least 0", least=0.0, below=1e6)
         if not 1 <= self.looks <= self.kept_looks:
             raise InputError(
                 f"LivenessOptions: expected 1 <= looks <= kept_looks, got {self.looks} and {self.kept_looks}"

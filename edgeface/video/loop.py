@@ -13,6 +13,7 @@ import numpy as np
 from edgeface.align import align_faces
 from edgeface.detect import Detector
 from edgeface.errors import ConfigurationError, InputError
+from edgeface.numbers import real
 from edgeface.quality import CROP_PX, Quality, refined_score
 from edgeface.types import Decision, Liveness
 from edgeface.video.budget import Budget
@@ -94,8 +95,7 @@ class RecognitionLoop:
         keep_track_s: float = 1.0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if not 0 <= leave_after_s < 1e6:
-            raise InputError(f"leave_after_s: expected seconds of at least 0, got {leave_after_s!r}")
+        leave_after_s = real(leave_after_s, "leave_after_s", "seconds of at least 0", least=0.0, below=1e6)
         if recognizer.liveness is None and (require_live or liveness is not None):
             raise ConfigurationError(
                 "require_live, liveness: the recogniser has no liveness model, and edgeface ships none; open it with "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeface.errors import InputError
+from edgeface.numbers import real
 from edgeface.types import Decision, Matches
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ class DecisionOptions:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 <= value < 1e6:
-                raise InputError(f"DecisionOptions.{name}: expected a number of at least 0, got {value!r}")
+            real(value, f"DecisionOptions.{name}", "a number of at least 0", least=0.0, below=1e6)
 
 
 @dataclass(frozen=True, eq=False)

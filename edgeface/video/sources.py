@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeface import kernels
 from edgeface.errors import InputError
+from edgeface.numbers import real
 from edgeface.photos import SUFFIXES, find_photos, read_photo
 
 if TYPE_CHECKING:
@@ -78,8 +79,7 @@ class IterableSource:
     """
 
     def __init__(self, frames: Iterable[Any], *, fps: float = 30.0, pixel_format: str = "bgr") -> None:
-        if not 0 < fps <= 10_000:
-            raise InputError(f"fps: expected frames a second above 0, got {fps!r}")
+        fps = real(fps, "fps", "frames a second above 0", above=0.0, most=10_000)
         self.ended = False
         self.notices: deque[Event] = deque()
         self._frames: Iterator[Any] = iter(frames)

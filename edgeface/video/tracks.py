@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeface.errors import InputError, MissingDependencyError, install_extra
+from edgeface.errors import MissingDependencyError, install_extra
+from edgeface.numbers import real
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -129,8 +130,8 @@ class Tracker:
     """
 
     def __init__(self, *, keep_s: float = 1.0, lost_after_s: float = 0.4) -> None:
-        if not 0 < lost_after_s <= keep_s:
-            raise InputError(f"keep_s, lost_after_s: expected 0 < lost_after_s <= keep_s, got {keep_s}, {lost_after_s}")
+        keep_s = real(keep_s, "keep_s", "seconds above 0", above=0.0, below=1e6)
+        lost_after_s = real(lost_after_s, "lost_after_s", "seconds above 0, up to keep_s", above=0.0, most=keep_s)
         try:
             import lap
         except ImportError as error:

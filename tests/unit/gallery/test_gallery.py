@@ -120,7 +120,7 @@ def test_a_person_is_found_by_the_id_of_a_result(gallery: Gallery, units: Draw) 
 
 @pytest.mark.parametrize("given", [0, -1, 1.0, True, "1", None, 1 << 63])
 def test_what_is_not_an_id_is_refused(gallery: Gallery, given: Any) -> None:
-    with pytest.raises(InputError, match="expected an id"):
+    with pytest.raises(InputError, match="id: expected a whole number of at least 1"):
         gallery.person(given)
 
 
