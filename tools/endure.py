@@ -1,4 +1,4 @@
-"""The recognition loop of a service: a frame that is none, or that a network fails on, is lost, and it goes on."""
+"""The recognition loop of a service: a frame that is not a picture, or that a network fails on, is lost; it goes on."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def find_people(folder: Path) -> tuple[dict[str, list[Path]], dict[str, str]]:
     """Where the photographs of each person lie, by name, sorted: folders, and photographs themselves.
 
-    Other files and hidden ones are none.
+    Other files and hidden ones are passed over.
 
     Returns:
         The places by name; and why there is no such name in any gallery, by path of the others.

@@ -254,7 +254,7 @@ class Gallery:
 
         Raises:
             GalleryKeyError: the gallery is encrypted and `plaintext` is not set. GalleryError: it cannot be written, or
-                something else stands there. InputError: `path` is none.
+                something else stands there. InputError: `path` is not a path.
         """
         if self.encrypted and not plaintext:
             raise GalleryKeyError(

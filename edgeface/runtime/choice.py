@@ -73,7 +73,7 @@ def choose(
         prepare, frame_size, graphs: of a TensorRT engine, as for `load_engine`.
 
     Raises:
-        InputError: `runtime` or `precision` is none of those there are, or the name of the model is empty.
+        InputError: `runtime` or `precision` is not one of those there are, or the name of the model is empty.
         ModelNotFoundError: there is no such model, or no engine of it with ``tensorrt``.
         ConfigurationError: a model file for another runtime than the one asked for.
         Also all errors of `load_engine`.

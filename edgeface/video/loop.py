@@ -174,7 +174,7 @@ class RecognitionLoop:
         """Take in one frame; `Frame.time_s` must rise from call to call.
 
         A clock that is put back by more than `keep_track_s` begins everything anew: whoever was there has left.
-        Raises InputError: the time is no number, or the frame is none.
+        Raises InputError: the time is not a number, or the frame is not a picture.
         """
         self._follow_clock(frame)
         spent = {"detect": 0.0, "quality": 0.0, "embed": 0.0, "decide": 0.0}

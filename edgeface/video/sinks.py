@@ -68,7 +68,7 @@ class UnixSocket:
         self._thread.start()
 
     def _take_over(self) -> None:
-        """Remove a socket that a process left behind; leave one that is served, and files that are none."""
+        """Remove a socket that a process left behind; leave one that is served, and files that are not sockets."""
         if not self.path.exists():
             return
         if not stat.S_ISSOCK(self.path.stat().st_mode):
