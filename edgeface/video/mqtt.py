@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 MOST_WAITING = 10_000
 AT_LEAST_ONCE = 1
 CONNECT_S = 5.0
+ONLINE, OFFLINE = '{"status":"online"}', '{"status":"offline"}'
 
 
 class MqttSink:
@@ -25,6 +26,9 @@ class MqttSink:
 
     A broker that is away, from the start or later, is connected to when it is back, and the events meanwhile are kept;
     the loop never waits for it. One that is away or refuses the user is logged.
+
+    ``TOPIC/status`` is retained: online, and offline after `close`, or as the broker's own word (the last will) when it
+    hears nothing from this process any more. Give every device a topic of its own.
 
     Args:
         address: ``mqtt://host:port/topic`` or ``mqtts://...`` for TLS; the port is 1883 or 8883 unless told, the topic
@@ -52,10 +56,14 @@ class MqttSink:
             self._client.tls_set()
         self._client.connect_timeout = CONNECT_S
         where = f"{host}:{port}"
+        self._status: dict[str, Any] = {"topic": f"{self.topic}/status", "qos": AT_LEAST_ONCE, "retain": True}
+        self._client.will_set(payload=OFFLINE, **self._status)
 
-        def answered(_client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        def answered(client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
             if reason.is_failure:
                 log.error("%s: the MQTT broker refuses the connection: %s; events wait", where, reason)
+            else:
+                client.publish(payload=ONLINE, **self._status)
 
         self._client.on_connect = answered
         try:
@@ -71,10 +79,12 @@ class MqttSink:
             log.warning("MQTT: %s was not taken: code %d", event.kind, done.rc)
 
     def close(self, *, timeout_s: float = 2.0) -> None:
-        """Send what waits, for at most `timeout_s`, and disconnect. Closing twice is harmless."""
+        """Send what waits and say goodbye, for at most `timeout_s`, and disconnect. Closing twice is harmless."""
         end = time.monotonic() + timeout_s
-        while self._client.is_connected() and self._client.want_write() and time.monotonic() < end:
-            time.sleep(0.01)
+        if self._client.is_connected():
+            last = self._client.publish(payload=OFFLINE, **self._status)
+            while self._client.is_connected() and not last.is_published() and time.monotonic() < end:
+                time.sleep(0.01)
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -57,11 +57,16 @@ def broker(tmp_path: Path) -> Iterator[int]:
     process.wait(10)
 
 
-def listen(port: int) -> tuple[Any, queue.Queue[tuple[str, dict[str, Any]]]]:
+def listen(port: int, *, topic: str = "") -> tuple[Any, queue.Queue[tuple[str, dict[str, Any]]]]:
     heard: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
     ready: queue.Queue[bool] = queue.Queue()
     client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-    client.on_message = lambda _client, _data, message: heard.put((message.topic, json.loads(message.payload)))
+
+    def on_message(_client: Any, _data: Any, message: Any) -> None:
+        if message.topic == topic or (not topic and not message.topic.endswith("/status")):
+            heard.put((message.topic, json.loads(message.payload)))
+
+    client.on_message = on_message
     client.on_subscribe = lambda *_: ready.put(True)
     client.connect("127.0.0.1", port)
     client.subscribe("door/#", qos=1)
@@ -83,6 +88,26 @@ def test_events_arrive_at_the_broker(broker: int) -> None:
     sink.close()
     sink.close()
     client.loop_stop()
+
+
+def test_the_broker_knows_whether_the_device_is_online(broker: int) -> None:
+    from edgeface.video.mqtt import MqttSink
+
+    client, heard = listen(broker, topic="door/one/status")
+    sink = MqttSink(f"mqtt://127.0.0.1:{broker}/door/one")
+    assert heard.get(timeout=10)[1] == {"status": "online"}
+    sink.close()
+    assert heard.get(timeout=10)[1] == {"status": "offline"}
+    client.loop_stop()
+    later, heard = listen(broker, topic="door/one/status")
+    assert heard.get(timeout=10)[1] == {"status": "offline"}  # retained
+    cut = MqttSink(f"mqtt://127.0.0.1:{broker}/door/one")
+    assert heard.get(timeout=10)[1] == {"status": "online"}
+    cut._client.on_connect = None
+    cut._client.socket().shutdown(socket.SHUT_RDWR)  # as a power cut: nothing is said
+    assert heard.get(timeout=30)[1] == {"status": "offline"}  # the last will
+    cut.close()
+    later.loop_stop()
 
 
 @pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
