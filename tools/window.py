@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -94,21 +95,23 @@ def _tried_elsewhere() -> Iterator[None]:
         assert tried.stdout is not None  # asked for
         late = threading.Timer(TRY_S, tried.kill)
         late.start()
-        opened = tried.stdout.readline().strip() == b"open"
-        late.cancel()
         try:
-            if not opened:
-                tried.wait()
+            if tried.stdout.readline().strip() != b"open":
+                if tried.wait() == -signal.SIGKILL:
+                    raise _not_opened(f"no answer in {TRY_S:g} s")
                 said.seek(0)
-                raise _not_opened(said.read().decode(errors="replace") or f"no answer in {TRY_S:g} s")
+                text = said.read().decode(errors="replace").strip()
+                raise _not_opened(text or f"a trial ended with exit code {tried.returncode}")
+            late.cancel()
             yield
         finally:
+            late.cancel()
             tried.kill()
 
 
 def _not_opened(said: str) -> ConfigurationError:
     display = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY") or "none"
-    reason = next((line.strip() for line in said.splitlines() if "display" in line.lower()), said.strip()[-200:])
+    reason = next((line for line in said.splitlines() if "display" in line.lower()), said).strip()[-200:]
     return ConfigurationError(
         f"--window: no window can be opened on the display {display}: {reason}; set DISPLAY to one that this user "
         "may use, or use --page PORT"

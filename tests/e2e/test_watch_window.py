@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeface.errors import MissingDependencyError
+from edgeface.errors import ConfigurationError, MissingDependencyError
 from edgeface.tools.window import Window
 
 if TYPE_CHECKING:
@@ -131,6 +132,28 @@ def test_without_a_display_it_says_so_and_lives(
     assert (ran.code, ran.out) == (1, "")
     assert "no window can be opened on the display none" in ran.err
     assert "--page PORT" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        ("import os; os.abort()", "a trial ended with exit code -6"),
+        ("import time; time.sleep(60)", "no answer in 0.5 s"),
+        ("import sys; sys.exit('x' * 99999 + ' could not connect to display :7')", "could not connect to display :7"),
+    ],
+)
+def test_a_trial_that_dies_hangs_or_says_much_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, does: str, told: str
+) -> None:
+    (tmp_path / "cv2.py").write_text(does)  # what the trial imports; this process has its own
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("edgeface.tools.window.TRY_S", 0.5 if "sleep" in does else 60.0)
+    before = threading.active_count()
+    with pytest.raises(ConfigurationError, match="no window can be opened on the display") as refused:
+        Window()
+    assert told in str(refused.value)
+    assert len(str(refused.value)) < 500
+    assert threading.active_count() <= before + 1  # a timer that was called off may be ending
 
 
 def test_opencv_without_windows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
